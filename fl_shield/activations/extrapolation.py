@@ -1,0 +1,35 @@
+"""Extrapolation: looking further along an update than the client went.
+
+Stealthy attackers hide by being small. Every update is brought to the cohort's median norm and
+followed for `scale` times that far, `G + s · m · d / ‖d‖`, which undoes hiding by clipping or by
+boosting and makes what the direction does visible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+RAW = "raw"
+"""The scale at which the client's own weights are used, buffers included."""
+
+SCALES: tuple[float, ...] = (1.0, 4.0, 10.0)
+"""Extrapolation scales, in units of the cohort's median update norm."""
+
+EPSILON = 1e-12
+
+
+def extrapolate(
+    reference: Mapping[str, Tensor], update: Mapping[str, Tensor], norm: float, length: float
+) -> dict[str, Tensor]:
+    """Return `reference + length · update / norm`, parameter by parameter.
+
+    Args:
+        reference: Global parameters by name.
+        update: Client minus global parameters by name.
+        norm: Euclidean norm of the whole update; an update of norm zero leads nowhere.
+        length: How far to go, in the same unit as `norm`.
+    """
+    factor = length / norm if norm > EPSILON else 0.0
+    return {key: reference[key] + factor * update[key] for key in update}

@@ -1,0 +1,66 @@
+"""Geometry descriptors: the update itself, as directions in weight space.
+
+Only floating-point *parameters* count; BatchNorm statistics and counters never enter a norm or an
+angle.
+
+| name | formula (d = client − global, D = median-norm-normalised mean update of the others) | why |
+|---|---|---|
+| `log_norm` | log ‖d‖ | boosted or clipped updates |
+| `agreement` | cosine of d and D | attackers pull elsewhere, or all the same way |
+| `head_share` | share of ‖d‖² in the final classification layer | label-only changes live in the head |
+| `row_peak` | largest share of the head's ‖d‖² on one class row | one class is being served (DeepSight's energies) |
+| `sparsity` | ‖d‖₁ / (√n ‖d‖₂) | masked or projected updates |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-12
+
+
+def describe_geometry(
+    update: Mapping[str, Tensor], others: Mapping[str, Tensor], head: str
+) -> dict[str, float]:
+    """Return the geometry descriptors of one client.
+
+    Args:
+        update: Client minus global parameters, by name.
+        others: Mean of the other clients' normalised updates, by name.
+        head: Name of the final classification layer.
+
+    Returns:
+        Name to value, in a fixed order.
+    """
+    squared = sum_of(update, lambda d: d.square().sum())
+    norm = squared**0.5
+    dot = sum(float((update[key] * others[key]).sum()) for key in update)
+    other_norm = sum_of(others, lambda d: d.square().sum()) ** 0.5
+    rows = head_energy(update, head)
+    absolute = sum_of(update, lambda d: d.abs().sum())
+    count = sum(d.numel() for d in update.values())
+    return {
+        "log_norm": float(torch.log(torch.tensor(norm + EPSILON))),
+        "agreement": dot / (norm * other_norm + EPSILON),
+        "head_share": float(rows.sum()) / (squared + EPSILON),
+        "row_peak": float(rows.max() / (rows.sum() + EPSILON)),
+        "sparsity": absolute / ((count**0.5) * norm + EPSILON),
+    }
+
+
+def head_energy(update: Mapping[str, Tensor], head: str) -> Tensor:
+    """Return the squared norm of the update on each row (class) of the final layer, `(classes,)`."""
+    parts = [d.flatten(1) for key, d in update.items() if key == f"{head}.weight"]
+    parts += [d.reshape(-1, 1) for key, d in update.items() if key == f"{head}.bias"]
+    if not parts:  # tied heads keep their weights elsewhere
+        return torch.zeros(1)
+    return torch.cat(parts, dim=1).square().sum(dim=1)
+
+
+def sum_of(tensors: Mapping[str, Tensor], measure: object) -> float:
+    """Return the sum of `measure(tensor)` over all tensors, accumulated in double precision."""
+    assert callable(measure)
+    return sum(float(measure(tensor)) for tensor in tensors.values())

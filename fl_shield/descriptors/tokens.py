@@ -1,0 +1,67 @@
+"""Token descriptors: which embedding rows an update moved more than the cohort did (text only).
+
+A text backdoor must teach the model its trigger words, and so moves their embedding rows in a way
+that no honest client's data explain. Rows that many clients move are ordinary vocabulary.
+
+| name | formula (r = row motion ‖ΔE[v]‖ of every token v, over the client's typical motion) | why |
+|---|---|---|
+| `token_peak` | max over tokens of r − cohort median of r | one word was taught |
+| `token_top` | mean of the `NUM_GUIDED` largest excesses | a phrase was taught |
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fl_shield.errors import ModelError
+
+NUM_GUIDED = 6
+"""Tokens that an update moved most, inserted into the clean probes as a candidate trigger."""
+
+EPSILON = 1e-12
+
+
+def find_embedding(model: nn.Module) -> str | None:
+    """Return the parameter name of the largest token embedding of `model`, None without one."""
+    tables = {
+        f"{name}.weight": module.num_embeddings
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding)
+    }
+    return max(tables, key=lambda name: tables[name]) if tables else None
+
+
+def row_motion(update: Tensor) -> Tensor:
+    """Return how far each embedding row moved, `(tokens,)`, in units of the typical moved row."""
+    motion = update.norm(dim=1)
+    moved = motion[motion > EPSILON]
+    typical = moved.median() if len(moved) else torch.tensor(1.0)
+    return motion / (typical + EPSILON)
+
+
+def excess_motion(motions: Tensor) -> Tensor:
+    """Return each client's row motion minus the cohort's median, `(clients, tokens)`."""
+    return motions - motions.median(dim=0).values
+
+
+def describe_tokens(excess: Tensor) -> dict[str, float]:
+    """Return the token descriptors of one client from its `(tokens,)` excess row motion."""
+    top = excess.topk(min(NUM_GUIDED, len(excess))).values
+    return {"token_peak": float(top[0]), "token_top": float(top.mean())}
+
+
+def insert_tokens(token_ids: Tensor, tokens: Tensor) -> Tensor:
+    """Return `(samples, length)` ids with `tokens` inserted after the first position.
+
+    Later tokens move back and the last ones fall off; the first position, where Transformers keep
+    their classification token, stays.
+
+    Raises:
+        ModelError: if the samples are too short to hold the tokens.
+    """
+    length = token_ids.shape[1]
+    if length < len(tokens) + 2:
+        raise ModelError(f"Text probes need at least {len(tokens) + 2} tokens, got {length}.")
+    inserted = tokens.to(token_ids).expand(token_ids.shape[0], -1)
+    return torch.cat([token_ids[:, :1], inserted, token_ids[:, 1:]], dim=1)[:, :length]

@@ -1,0 +1,242 @@
+"""The inspector: from a cohort of updates to its table of descriptors.
+
+One pass over the clients measures norms and the cohort's mean direction, a second one runs every
+client's (extrapolated) model on the probe views. Weights are read one client at a time, so memory
+is that of a few models, whatever the size of the cohort.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fl_shield.activations.extrapolation import RAW, SCALES, extrapolate
+from fl_shield.activations.penultimate import PenultimateReader, call_model, find_final_layer
+from fl_shield.cohort import Cohort, State
+from fl_shield.descriptors.activation import describe_activations
+from fl_shield.descriptors.geometry import describe_geometry, sum_of
+from fl_shield.descriptors.response import describe_response
+from fl_shield.descriptors.standardise import standardise
+from fl_shield.descriptors.table import DescriptorTable
+from fl_shield.descriptors.tokens import (
+    NUM_GUIDED,
+    describe_tokens,
+    excess_motion,
+    find_embedding,
+    insert_tokens,
+    row_motion,
+)
+from fl_shield.errors import ConfigurationError, ModelError, expected
+from fl_shield.probes.probe_set import Inputs, ProbeSet
+from fl_shield.probes.views import CLEAN, build_views, concatenate
+
+LIMIT = 1e6
+"""Logits and activations of extrapolated models are limited to this size."""
+
+GUIDED = "guided"
+GUIDED_SCALE = 4.0
+"""Scale at which update-guided probes are read; one, because each costs two forward passes."""
+
+Tensors = dict[str, Tensor]
+Reading = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class _CohortFacts:
+    """What the first pass learns: norms, mean direction, and for text the excess row motion."""
+
+    norms: list[float]
+    median_norm: float
+    direction_sum: Tensors
+    token_excess: Tensor | None
+
+
+class Inspector:
+    """Describes the updates of a round by what they do to probes the server holds.
+
+    Args:
+        model: The federated model; a private copy is used, the caller's stays untouched.
+        probes: Clean samples of the task.
+        final_layer: Name of the final classification layer, when it cannot be found by itself.
+        scales: Extrapolation scales besides the raw update.
+        seed: Seed of the noise view.
+        device: Where probe passes run; None keeps the model's device.
+
+    Raises:
+        ConfigurationError: if `model` is no `torch.nn.Module`, or if labels do not fit its classes.
+        ModelError: if the model cannot take the probes or its final layer cannot be found.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        probes: ProbeSet,
+        *,
+        final_layer: str | None = None,
+        scales: tuple[float, ...] = SCALES,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise ConfigurationError(expected("model", "a torch.nn.Module", type(model).__name__))
+        self._model = copy.deepcopy(model).eval().float().requires_grad_(False)
+        if device is not None:
+            self._model.to(device)
+        self._device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
+        self._scales = scales
+        views = {name: self._place(view) for name, view in build_views(probes, seed).items()}
+        self._batch, self._slices = concatenate(views)
+        self._clean = views[CLEAN]
+        self.final_layer = find_final_layer(self._model, self._clean, final_layer)
+        num_classes = call_model(self._model, self._clean).shape[1]
+        ProbeSet(probes.inputs, probes.labels, num_classes)  # labels must fit the model's classes
+        self._reader = PenultimateReader(self._model, self.final_layer)
+        self._parameters = [name for name, _ in self._model.named_parameters()]
+        self._expected = {name: tuple(t.shape) for name, t in self._model.state_dict().items()}
+        # Tied weights stand in the state under each of their names, but are one parameter.
+        buffers = {name for name, _ in self._model.named_buffers()} & set(self._expected)
+        self._names = [*self._parameters, *sorted(buffers)]
+        self._embedding = find_embedding(self._model) if probes.token_ids is not None else None
+        if self._embedding is not None and probes.token_ids is not None:
+            insert_tokens(probes.token_ids, torch.zeros(NUM_GUIDED, dtype=torch.int64))
+
+    def check_arrays(self, arrays: State) -> None:
+        """Check that the federated arrays are those of the model.
+
+        Raises:
+            ModelError: naming the arrays that are missing or of another shape.
+        """
+        wrong = [
+            f"{name} {shape}"
+            for name, shape in self._expected.items()
+            if name not in arrays or tuple(arrays[name].shape) != shape
+        ]
+        if wrong:
+            raise ModelError(
+                "The federated arrays are not those of the shield's model: missing or of another "
+                f"shape: {', '.join(wrong[:3])}{' …' if len(wrong) > 3 else ''}. Give MetaShield "
+                "the same architecture that the clients train, and send its whole state_dict()."
+            )
+
+    def describe(self, cohort: Cohort) -> DescriptorTable:
+        """Return the descriptors of every client of the cohort, in the cohort's order.
+
+        Raises:
+            ModelError: if the cohort's arrays are not those of the model.
+        """
+        self.check_arrays(cohort.reference)
+        reference = self._tensors(cohort.reference)
+        baseline = self._read(reference, self._batch)
+        facts = self._survey(cohort, reference)
+        rows = [
+            self._describe_client(index, state, reference, baseline, facts)
+            for index, state in enumerate(self._states(cohort))
+        ]
+        names = tuple(rows[0]) if rows else ()
+        raw = np.array([[row[name] for name in names] for row in rows], dtype=np.float64)
+        raw = raw.reshape(len(rows), len(names))
+        return DescriptorTable(names, raw, standardise(raw))
+
+    def _survey(self, cohort: Cohort, reference: Tensors) -> _CohortFacts:
+        norms: list[float] = []
+        motions: list[Tensor] = []
+        total = {name: torch.zeros_like(reference[name]) for name in self._parameters}
+        for state in self._states(cohort):
+            update = self._update(state, reference)
+            norm = sum_of(update, lambda d: d.square().sum()) ** 0.5
+            norms.append(norm)
+            for name, direction in update.items():
+                total[name] += direction / max(norm, 1e-12)
+            if self._embedding is not None:
+                motions.append(row_motion(update[self._embedding]))
+        excess = excess_motion(torch.stack(motions)) if motions else None
+        return _CohortFacts(norms, float(np.median(norms)) if norms else 0.0, total, excess)
+
+    def _describe_client(
+        self,
+        index: int,
+        state: Tensors,
+        reference: Tensors,
+        baseline: Reading,
+        facts: _CohortFacts,
+    ) -> dict[str, float]:
+        update = self._update(state, reference)
+        norm = facts.norms[index]
+        own = max(norm, 1e-12)
+        count = max(len(facts.norms) - 1, 1)
+        others = {k: (facts.direction_sum[k] - update[k] / own) / count for k in update}
+        row = describe_geometry(update, others, self.final_layer)
+        row |= self._describe_scale(RAW, self._read(state, self._batch), baseline)
+        for scale in self._scales:
+            moved = reference | extrapolate(reference, update, norm, scale * facts.median_norm)
+            row |= self._describe_scale(f"{scale:g}", self._read(moved, self._batch), baseline)
+        if facts.token_excess is not None:
+            excess = facts.token_excess[index]
+            row |= describe_tokens(excess)
+            moved = reference | extrapolate(
+                reference, update, norm, GUIDED_SCALE * facts.median_norm
+            )
+            guided = self._guided(excess)
+            readings = self._read(moved, guided), self._read(reference, guided)
+            row |= self._named(f"{GUIDED_SCALE:g}/{GUIDED}", *readings)
+        return row
+
+    def _describe_scale(self, scale: str, client: Reading, baseline: Reading) -> dict[str, float]:
+        row: dict[str, float] = {}
+        for view, where in self._slices.items():
+            here = (client[0][where], client[1][where])
+            there = (baseline[0][where], baseline[1][where])
+            row |= self._named(f"{scale}/{view}", here, there)
+        return row
+
+    @staticmethod
+    def _named(place: str, client: Reading, reference: Reading) -> dict[str, float]:
+        values = describe_response(client[0], reference[0])
+        values |= describe_activations(client[1], reference[1])
+        return {f"{name}@{place}": value for name, value in values.items()}
+
+    def _guided(self, excess: Tensor) -> Inputs:
+        tokens = excess.topk(NUM_GUIDED).indices
+        if isinstance(self._clean, Tensor):
+            return insert_tokens(self._clean, tokens)
+        return {
+            **self._clean,
+            "input_ids": insert_tokens(self._clean["input_ids"], tokens),
+            "attention_mask": insert_tokens(self._clean["attention_mask"], torch.ones_like(tokens)),
+        }
+
+    def _read(self, state: Tensors, inputs: Inputs) -> Reading:
+        logits, hidden = self._reader.read(state, inputs)
+        return _limited(logits), _limited(hidden)
+
+    def _states(self, cohort: Cohort) -> Iterator[Tensors]:
+        for client in cohort.clients:
+            yield self._tensors(client.load())
+
+    def _tensors(self, state: State) -> Tensors:
+        tensors: Tensors = {}
+        for name in self._names:
+            tensor = torch.from_numpy(np.asarray(state[name])).to(self._device)
+            tensors[name] = tensor.float() if tensor.is_floating_point() else tensor
+        return tensors
+
+    def _update(self, state: Tensors, reference: Tensors) -> Tensors:
+        return {name: state[name] - reference[name] for name in self._parameters}
+
+    def _place(self, view: Inputs) -> Inputs:
+        if isinstance(view, Tensor):
+            return self._place_tensor(view)
+        return {key: self._place_tensor(value) for key, value in view.items()}
+
+    def _place_tensor(self, tensor: Tensor) -> Tensor:
+        moved = tensor.to(self._device)
+        return moved.float() if moved.is_floating_point() else moved
+
+
+def _limited(values: Tensor) -> Tensor:
+    return torch.nan_to_num(values, nan=0.0, posinf=LIMIT, neginf=-LIMIT).clamp(-LIMIT, LIMIT)
