@@ -32,8 +32,8 @@ def standardise(raw: NDArray[np.float64]) -> NDArray[np.float64]:
     values = np.clip(np.nan_to_num(raw, nan=np.nan, posinf=CLIP, neginf=-CLIP), -CLIP, CLIP)
     if values.shape[0] == 0:
         return values
-    with np.errstate(all="ignore"):
-        centre = np.nan_to_num(np.nanmedian(values, axis=0))
+    values[:, np.isnan(values).all(axis=0)] = 0.0
+    centre = np.nanmedian(values, axis=0)
     values = np.where(np.isnan(values), centre, values)
     spread = median_abs_deviation(values, axis=0, scale="normal")
     floor = MAD_FLOOR * np.abs(values).mean(axis=0) + 1e-9

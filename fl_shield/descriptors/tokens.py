@@ -37,7 +37,8 @@ def row_motion(update: Tensor) -> Tensor:
     motion = update.norm(dim=1)
     moved = motion[motion > EPSILON]
     typical = moved.median() if len(moved) else torch.tensor(1.0)
-    return motion / (typical + EPSILON)
+    scaled: Tensor = motion / (typical + EPSILON)
+    return scaled
 
 
 def excess_motion(motions: Tensor) -> Tensor:

@@ -1,0 +1,115 @@
+"""Descriptors against hand-computed cases, and their promised invariances."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fl_shield.descriptors.activation import describe_activations
+from fl_shield.descriptors.geometry import describe_geometry, head_energy
+from fl_shield.descriptors.response import describe_response
+from fl_shield.descriptors.tokens import (
+    describe_tokens,
+    excess_motion,
+    insert_tokens,
+    row_motion,
+)
+from fl_shield.errors import ModelError
+
+seeds = st.integers(0, 2**16)
+
+
+def matrix(seed: int, rows: int, columns: int) -> torch.Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+
+
+def test_an_unmoved_client_shows_nothing() -> None:
+    logits, hidden = matrix(0, 6, 3), matrix(1, 6, 4)
+    response = describe_response(logits, logits)
+    assert response.pop("concentration") >= 1 / 3
+    assert all(abs(value) < 1e-6 for value in response.values())
+    activations = describe_activations(hidden, hidden)
+    assert all(abs(value) < 1e-5 for value in activations.values())
+
+
+def test_response_of_a_hand_computed_case() -> None:
+    reference = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
+    client = torch.tensor([[1.0, -1.0], [3.0, -3.0]])
+    response = describe_response(client, reference)
+    spread = reference.std().item()  # 1.1547: two +1 and two -1, sample standard deviation
+    # Centred shifts are (0, 0) and (+4, -4); class means +2 and -2, over the spread.
+    assert response["shift_high"] == pytest.approx(2 / spread, rel=1e-4)
+    assert response["shift_low"] == pytest.approx(-2 / spread, rel=1e-4)
+    assert response["shift_spread"] == pytest.approx(2 / spread, rel=1e-4)
+    assert response["flips"] == 0.5
+    assert response["concentration"] == 1.0
+    sigmoid = [1 / (1 + math.exp(-2 * x)) for x in (1.0, 3.0, -1.0)]
+    rise = (sigmoid[0] + sigmoid[1]) / 2 - (sigmoid[0] + sigmoid[2]) / 2
+    assert response["attraction"] == pytest.approx(rise, abs=1e-6)
+
+
+def test_activations_of_a_hand_computed_case() -> None:
+    reference = torch.tensor([[3.0, 4.0], [0.0, 5.0]])
+    described = describe_activations(2 * reference, reference)
+    assert described["turn"] == pytest.approx(0.0, abs=1e-6)
+    assert described["growth"] == pytest.approx(math.log(2), abs=1e-5)
+    assert described["spread_ratio"] == pytest.approx(math.log(4), abs=1e-5)
+    assert described["mean_shift"] == pytest.approx(math.hypot(1.5, 4.5) / 5, abs=1e-5)
+    shifted = describe_activations(reference + torch.tensor([1.0, 0.0]), reference)
+    assert shifted["rank_one"] == pytest.approx(1.0, abs=1e-5)  # the same shift for every sample
+
+
+@given(seeds)
+def test_the_order_of_classes_and_of_neurons_does_not_matter(seed: int) -> None:
+    classes = torch.randperm(5, generator=torch.Generator().manual_seed(seed))
+    client, reference = matrix(seed, 7, 5), matrix(seed + 1, 7, 5)
+    assert describe_response(client[:, classes], reference[:, classes]) == pytest.approx(
+        describe_response(client, reference), abs=1e-4
+    )
+    assert describe_activations(client[:, classes], reference[:, classes]) == pytest.approx(
+        describe_activations(client, reference), abs=1e-4
+    )
+
+
+@given(seeds, st.floats(0.01, 100.0))
+def test_descriptors_have_no_dimension(seed: int, unit: float) -> None:
+    client, reference = matrix(seed, 7, 5), matrix(seed + 1, 7, 5)
+    one = describe_activations(client, reference)
+    other = describe_activations(unit * client, unit * reference)
+    assert other == pytest.approx(one, rel=1e-2, abs=1e-2)
+
+
+def test_geometry_of_a_hand_computed_case() -> None:
+    update = {"body": torch.tensor([0.0, 0.0]), "head.weight": torch.tensor([[3.0], [0.0]]),
+              "head.bias": torch.tensor([0.0, 4.0])}  # fmt: skip
+    others = {key: 2 * value for key, value in update.items()}
+    described = describe_geometry(update, others, "head")
+    assert described["log_norm"] == pytest.approx(math.log(5))
+    assert described["agreement"] == pytest.approx(1.0)
+    assert described["head_share"] == pytest.approx(1.0)
+    assert described["row_peak"] == pytest.approx(16 / 25)
+    assert described["sparsity"] == pytest.approx(7 / (math.sqrt(6) * 5))
+
+
+def test_a_head_that_is_no_parameter_of_its_own_has_no_energy() -> None:
+    assert head_energy({"embedding.weight": torch.ones(2, 2)}, "head").sum() == 0
+
+
+def test_tokens_taught_by_one_client_stand_out() -> None:
+    updates = [torch.zeros(10, 3) for _ in range(5)]
+    for update in updates:
+        update[:4, 0] = 1.0  # ordinary vocabulary moves for everybody
+    updates[0][7, 1] = 3.0  # the trigger word moves for one
+    excess = excess_motion(torch.stack([row_motion(update) for update in updates]))
+    assert excess[0].argmax() == 7
+    assert describe_tokens(excess[0])["token_peak"] == pytest.approx(3.0)
+    assert describe_tokens(excess[1])["token_peak"] == pytest.approx(0.0)
+
+
+def test_inserted_tokens_follow_the_first_position() -> None:
+    ids = torch.tensor([[9, 1, 2, 3, 4]])
+    assert insert_tokens(ids, torch.tensor([7, 8])).tolist() == [[9, 7, 8, 1, 2]]
+    with pytest.raises(ModelError, match="at least 8 tokens, got 5"):
+        insert_tokens(ids, torch.arange(6))
