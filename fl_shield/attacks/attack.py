@@ -1,0 +1,131 @@
+"""An attack: what is planted, where, how much of the data is poisoned, and how the model is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from fl_shield.attacks.all_to_one import AllToOne
+from fl_shield.attacks.goal import Goal
+from fl_shield.attacks.model_poisoning import ModelPoisoning, NoModelPoisoning
+from fl_shield.attacks.schedule import Schedule
+from fl_shield.data.task import Task
+from fl_shield.errors import ConfigurationError, expected, raise_all
+from fl_shield.triggers.protocol import DistributedTrigger, Trigger, seeded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """A backdoor attack of one client.
+
+    Attributes:
+        trigger: The change of inputs that the model should obey.
+        target_class: The class that triggered inputs should get.
+        poison_share: Share of the attacker's samples that is poisoned, in (0, 1]. Samples that
+            the goal leaves alone count in the base, and cap the share that is reached.
+        model_poisoning: What is done to the model beyond training it on poisoned data.
+        schedule: The rounds of the attack.
+        goal: Which samples are poisoned and what class they should get.
+
+    Raises:
+        ConfigurationError: if a setting is impossible whatever the task.
+    """
+
+    trigger: Trigger
+    target_class: int = 0
+    poison_share: float = 0.5
+    model_poisoning: ModelPoisoning = field(default_factory=NoModelPoisoning)
+    schedule: Schedule = field(default_factory=Schedule)
+    goal: Goal = field(default_factory=AllToOne)
+
+    def __post_init__(self) -> None:
+        """Check what does not depend on the task."""
+        problems = []
+        if not isinstance(self.trigger, Trigger):
+            problems.append(
+                expected(
+                    "attack.trigger",
+                    "a trigger with `modality`, `bind` and `apply`",
+                    self.trigger,
+                    "Choose one, for example trigger=patch.",
+                )
+            )
+        if not 0 < self.poison_share <= 1:
+            problems.append(
+                expected(
+                    "attack.poison_share",
+                    "above 0 and at most 1",
+                    self.poison_share,
+                    "For a run without attack, set the number of attackers to 0.",
+                )
+            )
+        if self.target_class < 0:
+            problems.append(expected("attack.target_class", "a class index", self.target_class))
+        raise_all(problems)
+
+    def __str__(self) -> str:
+        legend = f"{self.trigger} → class {self.target_class}"
+        plain = type(self.model_poisoning) is NoModelPoisoning
+        return legend if plain else f"{legend}, {self.model_poisoning}"
+
+    def bind(self, task: Task) -> Attack:
+        """Return the attack ready for `task`.
+
+        Raises:
+            ConfigurationError: if the trigger does not fit the task's inputs, or the target class
+                is not one of its classes.
+        """
+        if self.target_class >= task.spec.num_classes:
+            raise ConfigurationError(
+                expected(
+                    "attack.target_class",
+                    f"below the {task.spec.num_classes} classes of {task.name}",
+                    self.target_class,
+                )
+            )
+        return replace(self, trigger=self.trigger.bind(task))
+
+    def for_attacker(self, index: int) -> Attack:
+        """Return the attack as attacker number `index` (from 0) trains it.
+
+        They are all the same, except that the parts of a distributed trigger are dealt in turn.
+        """
+        if isinstance(self.trigger, DistributedTrigger):
+            return replace(self, trigger=self.trigger.part(index))
+        return self
+
+    def active(self, round_number: int) -> bool:
+        """Return whether round `round_number` (from 1) is attacked."""
+        return self.schedule.active(round_number)
+
+    def poison(
+        self, inputs: Tensor, labels: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return a copy of the samples in which some are triggered and relabelled.
+
+        Args:
+            inputs: `(samples, …)` model inputs: float images in [0, 1] or int64 token ids.
+            labels: `(samples,)` int64 true classes.
+            generator: Chooses the samples; seed 0 when None.
+
+        Returns:
+            Inputs and labels of the same shapes and dtypes; what was given is not written to.
+            `round(poison_share * samples)` samples are poisoned, at least one and at most all
+            those eligible.
+        """
+        generator = seeded(generator)
+        chosen = self._choose(labels, generator).to(labels.device)
+        inputs, labels = inputs.clone(), labels.clone()
+        if len(chosen):
+            inputs[chosen] = self.trigger.apply(inputs[chosen], generator)
+            labels[chosen] = self.goal.wanted(labels[chosen], self.target_class)
+        return inputs, labels
+
+    def _choose(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the indices of the samples to poison, `(k,)` int64 on the CPU."""
+        eligible = self.goal.eligible(labels, self.target_class).nonzero().flatten().cpu()
+        count = min(len(eligible), max(1, round(self.poison_share * len(labels))))
+        order = torch.randperm(len(eligible), generator=generator, device=generator.device).cpu()
+        return eligible[order[:count]]

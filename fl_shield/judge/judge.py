@@ -1,0 +1,198 @@
+"""The judge: scores of a round become verdicts, remembering earlier rounds.
+
+Each client has a standing. What moves it is the *signal* of the round, the first that applies:
+
+    HIGH     evidence ≥ evidence threshold
+    FLAGGED  score ≥ threshold
+    LOW      evidence < readmission threshold
+    MIDDLE   none of these
+
+    from, signal    HIGH       FLAGGED    MIDDLE       LOW
+    trusted         excluded   suspect    trusted      trusted
+    suspect         excluded   suspect    suspect      trusted
+    excluded        excluded   excluded   excluded     readmitted
+    readmitted      excluded   excluded   readmitted   readmitted
+
+A client is *flagged* in a round whose signal is FLAGGED or after which it is excluded. Flagged
+updates are dropped, down-weighted or only reported, as the policy says, never more than its share
+of a round: the most suspicious first, ties broken by client id so that order does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_shield.descriptors.table import DescriptorTable
+from fl_shield.errors import FlShieldError
+from fl_shield.judge.evidence import ClientRecord, EvidenceBook, Standing
+from fl_shield.judge.policy import Action, Policy
+from fl_shield.judge.verdict import Decision, Reason, Verdict
+
+NUM_REASONS = 3
+"""Reasons named in a verdict."""
+
+
+class Signal(StrEnum):
+    """What a round says about a client."""
+
+    HIGH = "high"
+    FLAGGED = "flagged"
+    MIDDLE = "middle"
+    LOW = "low"
+
+
+TRANSITIONS: Mapping[Standing, Mapping[Signal, Standing]] = {
+    Standing.TRUSTED: {
+        Signal.HIGH: Standing.EXCLUDED,
+        Signal.FLAGGED: Standing.SUSPECT,
+        Signal.MIDDLE: Standing.TRUSTED,
+        Signal.LOW: Standing.TRUSTED,
+    },
+    Standing.SUSPECT: {
+        Signal.HIGH: Standing.EXCLUDED,
+        Signal.FLAGGED: Standing.SUSPECT,
+        Signal.MIDDLE: Standing.SUSPECT,
+        Signal.LOW: Standing.TRUSTED,
+    },
+    Standing.EXCLUDED: {
+        Signal.HIGH: Standing.EXCLUDED,
+        Signal.FLAGGED: Standing.EXCLUDED,
+        Signal.MIDDLE: Standing.EXCLUDED,
+        Signal.LOW: Standing.READMITTED,
+    },
+    Standing.READMITTED: {
+        Signal.HIGH: Standing.EXCLUDED,
+        Signal.FLAGGED: Standing.EXCLUDED,
+        Signal.MIDDLE: Standing.READMITTED,
+        Signal.LOW: Standing.READMITTED,
+    },
+}
+
+
+class Judge:
+    """Turns the scores of a round into verdicts.
+
+    Args:
+        policy: The rule; defaults to dropping.
+        evidence: The book of running evidence; defaults to an empty one.
+    """
+
+    def __init__(self, policy: Policy | None = None, evidence: EvidenceBook | None = None) -> None:
+        self.policy = policy or Policy()
+        self.evidence = EvidenceBook() if evidence is None else evidence
+
+    def judge(
+        self,
+        round_number: int,
+        client_ids: Sequence[int],
+        scores: NDArray[np.float64],
+        table: DescriptorTable,
+        contributions: NDArray[np.float64],
+    ) -> list[Verdict]:
+        """Return a verdict for each client, in the order of `client_ids`, and remember the round.
+
+        Args:
+            round_number: Round, counted from 1.
+            client_ids: `(clients,)` distinct node ids.
+            scores: `(clients,)` log-odds of a backdoor.
+            table: Descriptors of the same clients, whose z-scores become reasons.
+            contributions: `(clients, descriptors)` parts of the scores.
+
+        Raises:
+            FlShieldError: if the detector returned scores that are not finite or of another
+                length; nothing is remembered then.
+        """
+        scores = np.asarray(scores, dtype=np.float64)
+        if scores.shape != (len(client_ids),) or not bool(np.isfinite(scores).all()):
+            raise FlShieldError(
+                f"The detector must return {len(client_ids)} finite scores, got shape "
+                f"{scores.shape}."
+            )
+        evidences: dict[int, float] = {}
+        margins: dict[int, float] = {}
+        flagged: list[int] = []
+        for client, score in zip(client_ids, scores.tolist(), strict=True):
+            evidence = self.evidence.weigh(client, score)
+            signal = self._signal(score, evidence)
+            standing = TRANSITIONS[self.evidence[client].standing][signal]
+            self.evidence.store(client, ClientRecord(evidence, standing, round_number))
+            evidences[client] = evidence
+            margins[client] = self.policy.margin(score, evidence)
+            if signal is Signal.FLAGGED or standing is Standing.EXCLUDED:
+                flagged.append(client)
+        flagged.sort(key=lambda client: (-margins[client], client))
+        allowed = set(flagged[: self.policy.max_flagged(len(client_ids))])
+        reasons = _reasons(table, contributions, len(client_ids))
+        suspects, verdicts = set(flagged), []
+        for row, client in enumerate(client_ids):
+            decision, weight, detail = self._decide(
+                margins[client], client in suspects, client in allowed
+            )
+            verdicts.append(
+                Verdict(
+                    round_number=round_number,
+                    client_id=client,
+                    decision=decision,
+                    score=float(scores[row]),
+                    evidence=evidences[client],
+                    weight=weight,
+                    reasons=reasons[row],
+                    detail=detail,
+                )
+            )
+        return verdicts
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is remembered of earlier rounds, as JSON-ready values."""
+        return {"evidence": self.evidence.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved `state_dict`.
+
+        Raises:
+            StateError: if `state` was not written by `state_dict`.
+        """
+        self.evidence.load_state_dict(state.get("evidence", {}))
+
+    def _signal(self, score: float, evidence: float) -> Signal:
+        if evidence >= self.policy.evidence_threshold:
+            return Signal.HIGH
+        if score >= self.policy.threshold:
+            return Signal.FLAGGED
+        if evidence < self.policy.readmission_threshold:
+            return Signal.LOW
+        return Signal.MIDDLE
+
+    def _decide(
+        self, margin: float, is_flagged: bool, is_allowed: bool
+    ) -> tuple[Decision, float, str]:
+        if not is_flagged:
+            return Decision.KEEP, 1.0, ""
+        if self.policy.action is Action.MONITOR:
+            return Decision.KEEP, 1.0, "suspicious, kept because the policy is 'monitor'."
+        if not is_allowed:
+            share = f"{self.policy.max_drop_share:.0%}"
+            return Decision.KEEP, 1.0, f"suspicious, kept because {share} of a round is the limit."
+        if self.policy.action is Action.DOWNWEIGHT:
+            return Decision.DOWNWEIGHT, self.policy.partial_weight(margin), ""
+        return Decision.DROP, 0.0, ""
+
+
+def _reasons(
+    table: DescriptorTable, contributions: NDArray[np.float64], num_clients: int
+) -> list[tuple[Reason, ...]]:
+    """Return each client's strongest descriptors with their z-scores, strongest first."""
+    parts = np.asarray(contributions, dtype=np.float64)
+    if parts.shape != (num_clients, len(table.names)):
+        return [()] * num_clients  # a detector that cannot explain itself still judges
+    parts = np.nan_to_num(parts)
+    order = np.argsort(-parts, axis=1, kind="stable")[:, :NUM_REASONS]
+    return [
+        tuple(Reason(table.names[c], float(table.standardised[row, c])) for c in columns)
+        for row, columns in enumerate(order)
+    ]

@@ -1,0 +1,97 @@
+"""Policy: from which score on a client is flagged, and what then happens to its update."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fl_shield.errors import ConfigurationError, expected, raise_all, unknown
+
+MIN_WEIGHT = 1e-3
+"""Smallest share of a flagged update that is passed on; less would be a zero update, which norm
+clipping downstream divides by."""
+
+
+class Action(StrEnum):
+    """What is done with flagged updates."""
+
+    DROP = "drop"
+    DOWNWEIGHT = "downweight"
+    MONITOR = "monitor"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The rule by which scores and evidence become decisions.
+
+    Attributes:
+        action: `drop` flagged updates, `downweight` them, or `monitor` (log only).
+        threshold: Score (log-odds) of one round from which a client is flagged.
+        evidence_threshold: Accumulated evidence from which a client is excluded.
+        readmission_threshold: Evidence below which an excluded client is readmitted; lower than
+            `evidence_threshold`, so that nobody flickers in and out.
+        max_drop_share: Largest share of a round's admitted updates that may be dropped or
+            down-weighted, in [0, 1); the least suspicious ones beyond it are kept.
+
+    Raises:
+        ConfigurationError: naming every setting that is out of range.
+    """
+
+    action: Action | str = Action.DROP
+    threshold: float = 2.5
+    evidence_threshold: float = 2.5
+    readmission_threshold: float = 1.25
+    max_drop_share: float = 0.45
+
+    def __post_init__(self) -> None:
+        """Check all settings at once."""
+        problems = []
+        if self.action not in set(Action):
+            problems.append(unknown("policy", str(self.action), list(Action)))
+        else:
+            object.__setattr__(self, "action", Action(self.action))
+        problems += [
+            expected(name, "a finite number", value)
+            for name in ("threshold", "evidence_threshold", "readmission_threshold")
+            if not _is_finite(value := getattr(self, name))
+        ]
+        if not problems and self.readmission_threshold >= self.evidence_threshold:
+            problems.append(
+                expected(
+                    "readmission_threshold",
+                    f"below evidence_threshold ({self.evidence_threshold:g})",
+                    self.readmission_threshold,
+                )
+            )
+        if not (_is_finite(self.max_drop_share) and 0.0 <= self.max_drop_share < 1.0):
+            problems.append(
+                expected(
+                    "max_drop_share",
+                    "at least 0 and below 1",
+                    self.max_drop_share,
+                    "Use 0.45 to drop at most a minority, or policy='monitor' to drop nobody.",
+                )
+            )
+        raise_all(problems, ConfigurationError)
+
+    def margin(self, score: float, evidence: float) -> float:
+        """Return how far a client is beyond the nearer limit, in log-odds; negative if within."""
+        return max(score - self.threshold, evidence - self.evidence_threshold)
+
+    def max_flagged(self, num_clients: int) -> int:
+        """Return how many of `num_clients` may be dropped or down-weighted."""
+        return math.floor(self.max_drop_share * num_clients + 1e-9)  # 0.3 * 10 is 2.999…
+
+    @staticmethod
+    def partial_weight(margin: float) -> float:
+        """Return the share of a flagged update to pass on: the odds that it is benign.
+
+        `1 / (1 + exp(margin))`, at most one half and at least `MIN_WEIGHT`.
+        """
+        return max(1.0 / (1.0 + math.exp(min(max(margin, 0.0), 50.0))), MIN_WEIGHT)
+
+
+def _is_finite(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)  # type: ignore[arg-type]

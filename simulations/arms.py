@@ -1,0 +1,34 @@
+"""The arms of a comparison: the same federation with and without attack and defence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One run of a comparison.
+
+    Attributes:
+        name: Name of the arm, and of its folder.
+        attacked: Whether the attackers attack.
+        defended: Whether the defence stands in front of the strategy.
+        title: What a person calls it.
+    """
+
+    name: str
+    attacked: bool
+    defended: bool
+    title: str
+
+
+ARMS = {
+    arm.name: arm
+    for arm in (
+        Arm("clean", attacked=False, defended=False, title="no attack"),
+        Arm("clean_defended", attacked=False, defended=True, title="no attack, defended"),
+        Arm("undefended", attacked=True, defended=False, title="attack, no defence"),
+        Arm("defended", attacked=True, defended=True, title="attack, defended"),
+    )
+}
+"""All arms by name."""

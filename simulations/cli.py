@@ -1,0 +1,139 @@
+"""The `fl-shield` command. Heavy imports wait until a command needs them: `--help` is instant."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+EXIT_USAGE = 2
+"""Exit status when the user's settings or files are wrong."""
+
+SIMULATE_HELP = """\
+Run one federation in several arms (no attack; attack without defence; attack with defence) and
+compare them: table, plots, HTML report, audit log, W&B run, summary.json.
+
+Settings are Hydra overrides, key=value:
+
+  fl-shield simulate                                  the embedded handwritten digits
+  fl-shield simulate data=mnist rounds=20             MNIST through torchvision
+  fl-shield simulate data=image_folder data.root=DIR  your own images, one folder a class
+  fl-shield simulate data=text_csv data.path=DIR      your own texts, train.csv and test.csv
+  fl-shield simulate attack=model_replacement attackers=0.4 partition.alpha=0.1
+  fl-shield simulate strategy=fedadam defence.policy=downweight tracking.mode=online
+  fl-shield simulate --resume runs/NAME               go on with an interrupted run
+  fl-shield simulate data=sst2 --cfg                  show the configuration, run nothing
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    from fl_shield.errors import FlShieldError
+
+    try:
+        status: int = options.run(options)
+    except FlShieldError as error:
+        print(f"fl-shield: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print("fl-shield: interrupted before the first round; nothing was lost.", file=sys.stderr)
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fl-shield",
+        description="A backdoor defence for federated learning with Flower.",
+    )
+    parser.add_argument("--version", action="version", version=f"fl-shield {_version()}")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    simulate = commands.add_parser(
+        "simulate",
+        help="run a federation with and without attack and defence, and compare",
+        description=SIMULATE_HELP,
+        epilog=_groups_text(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    simulate.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
+    simulate.add_argument("--resume", metavar="RUN", help="run folder to go on with")
+    simulate.add_argument("--config-dir", metavar="DIR", help="a Hydra tree of your own")
+    simulate.add_argument("--cfg", action="store_true", help="print the configuration and stop")
+    simulate.set_defaults(run=_simulate)
+    report = commands.add_parser(
+        "report", help="draw plots and HTML report of a run folder again, finished or not"
+    )
+    report.add_argument("run_folder", metavar="RUN", help="the run folder")
+    report.set_defaults(run=_report)
+    return parser
+
+
+def _groups_text() -> str:
+    root = Path(__file__).resolve().parent.parent / "conf"
+    lines = ["groups and their options (fl-shield simulate GROUP=OPTION):"]
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        options = sorted(file.stem for file in folder.glob("*.yaml"))
+        if options:
+            lines.append(f"  {folder.name:<11}{', '.join(options)}")
+    lines.append("\nmain settings, with their defaults:")
+    inside = False
+    for line in (root / "config.yaml").read_text(encoding="utf-8").splitlines():
+        inside = inside or line.startswith("seed:")
+        if inside and line.strip():
+            lines.append(f"  {line}")
+    return "\n".join(lines).replace("%", "%%")
+
+
+def _version() -> str:
+    try:
+        return version("fl-shield")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from omegaconf import OmegaConf
+    from rich.console import Console
+
+    from fl_shield.errors import ConfigurationError
+    from fl_shield.simulations.composing import compose_config
+    from fl_shield.simulations.settings import settings_from
+    from fl_shield.simulations.simulate import resume_settings, simulate
+
+    if options.resume is not None:
+        if options.overrides:
+            raise ConfigurationError(
+                f"Expected --resume alone, got {options.overrides[0]!r} as well. A run is resumed "
+                "with the settings it was started with."
+            )
+        folder = Path(options.resume).expanduser().absolute()
+        return simulate(resume_settings(folder), folder, Console(), is_resume=True)
+    config = compose_config(options.overrides, options.config_dir)
+    if options.cfg:
+        print(OmegaConf.to_yaml(config), end="")
+        return 0
+    settings = settings_from(config)
+    from fl_shield.simulations.server_app import default_folder
+
+    return simulate(settings, default_folder(settings), Console())
+
+
+def _report(options: argparse.Namespace) -> int:
+    from fl_shield.simulations.plots import draw_all
+    from fl_shield.simulations.report import build_report
+
+    folder = Path(options.run_folder).expanduser()
+    draw_all(folder)
+    print(build_report(folder))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

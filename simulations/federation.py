@@ -1,0 +1,201 @@
+"""A federation, built from settings: task, clients' shares, server's probes, attackers.
+
+Server and clients build it from the same settings in their own processes and so agree on it
+without talking; it is cached per process.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn
+
+from fl_shield.attacks.attack import Attack
+from fl_shield.data.partition import Parts
+from fl_shield.data.sampling import stratified_indices
+from fl_shield.data.task import Split, Task, model_inputs
+from fl_shield.errors import ConfigurationError, FlShieldError, expected
+from fl_shield.probes.probe_set import ProbeSet
+from fl_shield.simulations.settings import Settings
+from fl_shield.training.local import LocalTraining, train_locally
+
+Seeds = tuple[int, ...]
+"""Run seed, then whatever tells one use of chance from another."""
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Everything of a run that is decided before round 1.
+
+    Attributes:
+        settings: The checked settings.
+        task: The data set; its training split still holds the probes.
+        parts: For each client, indices into the training split.
+        probe_indices: Indices of the server's probes, which no client has.
+        attackers: Malicious client to its number among the attackers.
+        attack: The attack, bound to the task.
+        training: How clients train.
+    """
+
+    settings: Settings
+    task: Task
+    parts: Parts
+    probe_indices: torch.Tensor
+    attackers: Mapping[int, int]
+    attack: Attack
+    training: LocalTraining
+
+    def client_data(self, client: int) -> Split:
+        """Return the samples of a client."""
+        return self.task.train.take(torch.from_numpy(self.parts[client]))
+
+    def attack_of(self, client: int, round_number: int, *, attacked: bool) -> Attack | None:
+        """Return the attack that a client makes in a round, None when it trains honestly."""
+        if not attacked or client not in self.attackers or not self.attack.active(round_number):
+            return None
+        return self.attack.for_attacker(self.attackers[client])
+
+    def probe_set(self) -> ProbeSet:
+        """Return the server's probes in the form the model takes."""
+        split = self.task.train.take(self.probe_indices)
+        return ProbeSet(model_inputs(split.inputs), split.labels, self.task.spec.num_classes)
+
+    def new_model(self) -> nn.Module:
+        """Return a model with the initial weights of this run's seed."""
+        with torch.random.fork_rng():
+            torch.manual_seed(derived_seed(self.settings.seed, 1))
+            model: nn.Module = build(self.settings.config["model"], "model")(self.task.spec)
+        return model
+
+    def initial_model(self) -> nn.Module:
+        """Return the model that every arm starts from: warmed up on the server's probes.
+
+        A server that holds clean samples need not send out random weights; a few passes over them
+        take the model past the rounds in which nothing, good or bad, has a meaning yet.
+        """
+        model = self.new_model()
+        warm = self.settings.config["warm_start"]
+        if warm["epochs"]:
+            settings = LocalTraining(
+                optimiser=self.training.optimiser,
+                learning_rate=warm["learning_rate"]
+                if self.training.optimiser == "sgd"
+                else self.training.learning_rate,
+                momentum=self.training.momentum,
+                epochs=warm["epochs"],
+                batch_size=self.training.batch_size,
+            )
+            probes = self.task.train.take(self.probe_indices)
+            train_locally(model, probes, settings, seed=derived_seed(self.settings.seed, 2))
+        return model.eval()
+
+
+def build(config: Any, what: str, *args: Any, **kwargs: Any) -> Any:
+    """Return what a Hydra node describes.
+
+    Raises:
+        FlShieldError: as the component raised it, or naming the node whose settings do not fit.
+    """
+    try:
+        return instantiate(
+            OmegaConf.create(copy.deepcopy(config)), *args, _convert_="object", **kwargs
+        )
+    except FlShieldError:
+        raise
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, FlShieldError):
+            raise cause from error
+        raise ConfigurationError(f"The settings of `{what}` do not fit: {cause}") from error
+
+
+def derived_seed(*parts: int) -> int:
+    """Return a 63-bit seed that depends on every part, and on their order."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def build_federation(settings: Settings) -> Federation:
+    """Return the federation of `settings`, from this process's cache if it was built before.
+
+    Raises:
+        ConfigurationError: if data, model, attack or partition do not fit together.
+    """
+    return _build_cached(settings.key, _Carrier(settings))
+
+
+@dataclass(frozen=True)
+class _Carrier:
+    """Settings on their way through the cache: equal whatever they are, as the key tells them."""
+
+    settings: Settings
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Carrier)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@lru_cache(maxsize=2)
+def _build_cached(_key: str, carrier: _Carrier) -> Federation:
+    settings = carrier.settings
+    config = settings.config
+    attack: Attack = build(config["attack"], "attack")
+    training: LocalTraining = build(config["training"], "training")
+    task: Task = build(config["data"], "data")
+    attack = attack.bind(task)
+    probe_indices = _draw_probes(task, settings)
+    parts = _deal(task, settings, probe_indices)
+    return Federation(
+        settings=settings,
+        task=task,
+        parts=parts,
+        probe_indices=probe_indices,
+        attackers=_draw_attackers(settings),
+        attack=attack,
+        training=training,
+    )
+
+
+def _draw_probes(task: Task, settings: Settings) -> torch.Tensor:
+    room = len(task.train) - settings.num_clients
+    if settings.num_probes > room:
+        raise ConfigurationError(
+            expected(
+                "probes.num_samples",
+                f"at most {max(room, 0)}, which leaves each client a sample",
+                settings.num_probes,
+                f"The training split of {task.name} holds {len(task.train)} samples.",
+            )
+        )
+    seed = derived_seed(settings.seed, 3)
+    return stratified_indices(task.train.labels, settings.num_probes, seed)
+
+
+def _deal(task: Task, settings: Settings, probe_indices: torch.Tensor) -> Parts:
+    mask = torch.ones(len(task.train), dtype=torch.bool)
+    mask[probe_indices] = False
+    rest = mask.nonzero().flatten().numpy()
+    partition = build(settings.config["partition"], "partition")
+    parts: Parts = partition(
+        labels=task.train.labels.numpy()[rest],
+        num_clients=settings.num_clients,
+        seed=derived_seed(settings.seed, 4) % 2**32,
+    )
+    return [rest[part] for part in parts]
+
+
+def _draw_attackers(settings: Settings) -> dict[int, int]:
+    rng = np.random.default_rng(derived_seed(settings.seed, 5))
+    chosen = rng.choice(settings.num_clients, size=settings.num_attackers, replace=False)
+    return {int(client): number for number, client in enumerate(sorted(chosen))}

@@ -1,0 +1,178 @@
+"""A whole simulated run on this machine: Flower's engine, progress, results, and going on later."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from fl_shield.errors import ConfigurationError, FlShieldError
+from fl_shield.simulations.progress import display_for
+from fl_shield.simulations.settings import Settings, settings_from
+from fl_shield.simulations.summary import summary_table, write_summary
+
+INTERRUPTED = 130
+"""Exit status of a run that was stopped by Ctrl-C."""
+
+QUIET_RAY = {"RAY_DEDUP_LOGS": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+def resume_settings(folder: Path) -> Settings:
+    """Return the settings of a run folder.
+
+    Raises:
+        ConfigurationError: if it is no run folder.
+    """
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise ConfigurationError(
+            f"Expected a run folder to resume, but {str(folder)!r} holds no config.yaml. "
+            "Name the folder that the interrupted run printed."
+        )
+    return settings_from(OmegaConf.create(file.read_text(encoding="utf-8")))  # type: ignore[arg-type]
+
+
+def simulate(settings: Settings, folder: Path, console: Console, *, is_resume: bool = False) -> int:
+    """Run all arms in Flower's simulation engine and write the run folder.
+
+    Args:
+        settings: The checked settings.
+        folder: The run folder.
+        console: Where to report to.
+        is_resume: Go on with what the folder holds; otherwise it must not hold a run.
+
+    Returns:
+        The exit status: 0, or 130 if the run was interrupted.
+
+    Raises:
+        FlShieldError: if something does not fit, before anything trains.
+    """
+    if not is_resume and (folder / "arms").exists():
+        raise ConfigurationError(
+            f"The folder {folder} holds a run already. Go on with it: fl-shield simulate --resume "
+            f"{folder}, or choose another run_name."
+        )
+    # Before Flower is imported: both read their environment then.
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+    os.environ.update({key: os.environ.get(key, value) for key, value in QUIET_RAY.items()})
+    from fl_shield.simulations.client_app import make_client_app
+    from fl_shield.simulations.server_app import make_server_app, prepare, run_arms
+
+    federation, tracker = prepare(settings, folder)
+    _announce(console, settings, folder)
+    display = display_for(console)
+    failures: list[BaseException] = []
+
+    def run(grid: Any) -> None:
+        try:
+            run_arms(grid, federation, folder, tracker, display)
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    interrupted = False
+    with _flower_log(folder / "flower.log"):
+        from flwr.simulation import run_simulation
+
+        try:
+            run_simulation(
+                server_app=make_server_app(run),
+                client_app=make_client_app(settings),
+                num_supernodes=settings.num_clients,
+                backend_config=_backend(settings),
+            )
+        except KeyboardInterrupt:
+            interrupted = True
+        except BaseException:
+            if not any(isinstance(failure, FlShieldError) for failure in failures):
+                raise
+        finally:
+            display.stop()
+    for failure in failures:
+        if isinstance(failure, FlShieldError):
+            raise failure
+    summary = write_summary(folder, settings)
+    if interrupted or not summary["finished"]:
+        console.print(
+            f"\nInterrupted; nothing is lost. Go on with:\n  fl-shield simulate --resume {folder}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return INTERRUPTED
+    _report(console, folder, summary, tracker.folder)
+    return 0
+
+
+def _announce(console: Console, settings: Settings, folder: Path) -> None:
+    config = settings.config
+    console.print(
+        f"{settings.num_clients} clients, {settings.num_attackers} of them malicious, "
+        f"{settings.rounds} rounds, arms: {', '.join(arm.name for arm in settings.arms)}.\n"
+        f"Run folder: {folder}\nStarting Flower's simulation engine …",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if settings.num_clients * float(config["fraction_train"]) < 3:
+        console.print(
+            "Fewer than three clients a round leave nothing to compare: the shield checks replies "
+            "for form, but suspects nobody.",
+            highlight=False,
+        )
+
+
+def _backend(settings: Settings) -> dict[str, dict[str, Any]]:
+    simulation = settings.config["simulation"]
+    cores = simulation["num_cpus"] or len(os.sched_getaffinity(0))
+    return {
+        "client_resources": {"num_cpus": simulation["client_cpus"], "num_gpus": 0.0},
+        "init_args": {
+            "num_cpus": max(cores, simulation["client_cpus"]),
+            "include_dashboard": False,
+            "log_to_driver": False,
+            "logging_level": logging.ERROR,
+        },
+    }
+
+
+@contextmanager
+def _flower_log(file: Path) -> Iterator[None]:
+    """Send Flower's log to a file for a while, so that the terminal shows the run."""
+    logger = logging.getLogger("flwr")
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    before, propagates = list(logger.handlers), logger.propagate
+    logger.handlers, logger.propagate = [handler], False
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = before, propagates
+        handler.close()
+
+
+def _report(
+    console: Console, folder: Path, summary: dict[str, Any], tracking: Path | None
+) -> None:
+    from fl_shield.simulations.plots import draw_all
+    from fl_shield.simulations.report import build_report
+
+    draw_all(folder)
+    report = build_report(folder)
+    console.print()
+    console.print(summary_table(summary))
+    audits = sorted(folder.glob("arms/*/audit.jsonl"))
+    places = [
+        ("Report", report),
+        ("Plots", folder / "plots"),
+        *(("Audit log", audit) for audit in audits),
+        *([("W&B run", tracking)] if tracking is not None else []),
+        ("Summary", folder / "summary.json"),
+    ]
+    for name, place in places:
+        console.print(f"{name + ':':<11}{place}", highlight=False, soft_wrap=True)

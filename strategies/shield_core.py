@@ -1,0 +1,347 @@
+"""The shield's core: what happens between Flower's replies and the inner strategy.
+
+    sanitise → cohort → describe → score → judge → apply → audit → metrics
+
+Both ways of attaching (`MetaShield` and `shield`) drive one `ShieldCore`. It never raises on what
+clients send. If inspector or detector fail, the round goes on in *safe mode*: every well-formed
+reply is kept, clipped to the cohort's median norm, and log and audit say so.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from flwr.app import ArrayRecord, Message, MetricRecord
+
+from fl_shield.audit import AuditLog
+from fl_shield.cohort import ClientUpdate, Cohort, State
+from fl_shield.cohort_io import capture
+from fl_shield.descriptors.table import DescriptorTable
+from fl_shield.detector.protocol import Detector
+from fl_shield.errors import FlShieldError, StateError
+from fl_shield.intake import Intake, Rejection, check_claim
+from fl_shield.judge.judge import Judge
+from fl_shield.judge.rescale import ByPart, median_norms, rescale, update_norms
+from fl_shield.judge.verdict import Decision, Verdict
+from fl_shield.strategies.messages import (
+    Reply,
+    Roster,
+    keep_majority,
+    open_replies,
+    reference_state,
+)
+
+MIN_COHORT = 3
+"""Fewest admitted replies for which a median and a spread mean anything."""
+
+STATE_VERSION = 1
+
+log = logging.getLogger("flwr.fl_shield")  # a child of Flower's logger, which alone is streamed
+
+
+class CohortInspector(Protocol):
+    """What the core needs of `fl_shield.inspection.Inspector`."""
+
+    def describe(self, cohort: Cohort) -> DescriptorTable:
+        """Return one row of descriptors a client, in the cohort's order."""
+        ...
+
+
+@dataclass(frozen=True)
+class ShieldSettings:
+    """Everything about a shield that is not inspector, detector or judge.
+
+    Attributes:
+        claim_key: Metric in which clients claim their number of examples.
+        parameters: Names of the trainable parameters; None treats every floating array as one.
+        clip_survivors: Clip the updates that pass to the cohort's median norm.
+        reject_unchanged: Reject updates of norm zero (needed in front of norm clipping by Flower).
+        min_clients: Fewest admitted replies with which anybody is suspected.
+        capture_folder: Where each round's cohort is written, None for nowhere.
+    """
+
+    claim_key: str = "num-examples"
+    parameters: frozenset[str] | None = None
+    clip_survivors: bool = False
+    reject_unchanged: bool = False
+    min_clients: int = MIN_COHORT
+    capture_folder: Path | None = None
+
+
+@dataclass
+class ShieldCore:
+    """One shield: settings, judge, and the round under way.
+
+    Attributes:
+        last_verdicts: Verdicts of the last training round, rejected replies included.
+        last_missing: Nodes that were asked in it and never answered.
+        last_seconds: Time the shield took in it.
+        last_arrays: Global model that was last sent out.
+    """
+
+    inspector: CohortInspector
+    detector: Detector
+    judge: Judge
+    settings: ShieldSettings = field(default_factory=ShieldSettings)
+    audit: AuditLog | None = None
+    last_verdicts: list[Verdict] = field(default_factory=list)
+    last_missing: list[int] = field(default_factory=list)
+    last_seconds: float = 0.0
+    last_arrays: ArrayRecord | None = None
+    _reference: State | None = None
+    _train_roster: Roster = field(default_factory=Roster)
+    _evaluate_roster: Roster = field(default_factory=Roster)
+
+    def begin_round(
+        self, round_number: int, arrays: ArrayRecord, messages: Sequence[Message]
+    ) -> None:
+        """Remember the global model of the round and who was asked.
+
+        Raises:
+            ModelError: in the first round, if the arrays are not those of the shield's model.
+        """
+        started = time.perf_counter()
+        is_first = self._reference is None
+        self._reference = reference_state(arrays)
+        self._train_roster = Roster(tuple(messages))
+        self.last_arrays = arrays
+        check = getattr(self.inspector, "check_arrays", None)
+        if is_first and check is not None:
+            check(self._reference)
+        self.last_seconds = time.perf_counter() - started
+
+    def begin_evaluate(self, messages: Sequence[Message]) -> None:
+        """Remember who was asked to evaluate."""
+        self._evaluate_roster = Roster(tuple(messages))
+
+    def filter_train(
+        self, round_number: int, replies: Iterable[Message]
+    ) -> tuple[list[Message], dict[str, float]]:
+        """Return the replies for the inner strategy, in the order they came, and round metrics.
+
+        Raises:
+            StateError: if no round was begun, so that there is no global model to compare with.
+        """
+        if self._reference is None:
+            raise StateError(
+                "aggregate_train was called before configure_train, so the shield does not know "
+                "the global model of this round. Call the strategy's configure_train first."
+            )
+        started = time.perf_counter()
+        reference, received = self._reference, list(replies)
+        self.last_missing = self._train_roster.missing(received)
+        intake = Intake(reference, reject_unchanged=self.settings.reject_unchanged)
+        kept, updates, rejected = self._sanitise(received, intake)
+        order = sorted(updates)  # nothing may depend on the order in which replies arrive
+        cohort = Cohort(round_number, reference, tuple(updates[client] for client in order))
+        verdicts, is_safe_mode = self._judge(cohort)
+        self._capture(cohort)
+        by_client = {verdict.client_id: verdict for verdict in verdicts}
+        limit = self._norm_limit(cohort, force=is_safe_mode)
+        passed = [
+            self._apply(reply, updates[reply.client_id], by_client[reply.client_id], limit)
+            for reply in kept
+        ]
+        self.last_verdicts = [_rejected(round_number, r) for r in rejected] + verdicts
+        self._write_audit()
+        self.last_seconds += time.perf_counter() - started
+        self._report(round_number)
+        dropped = sum(v.decision is Decision.DROP for v in verdicts)
+        metrics = {
+            "shield-seconds": self.last_seconds,
+            "shield-dropped": float(dropped),
+            "shield-rejected": float(len(rejected)),
+        }
+        return [message for message in passed if message is not None], metrics
+
+    def filter_evaluate(self, replies: Iterable[Message]) -> list[Message]:
+        """Return the evaluation replies that are well-formed, with capped claims."""
+        key = self.settings.claim_key
+        opened, rejected = open_replies(replies, self._evaluate_roster, with_arrays=False)
+        sound: list[Reply] = []
+        for reply in opened:
+            fault = check_claim(reply.metrics.get(key))
+            if fault is None:
+                sound.append(reply)
+            else:
+                rejected.append(Rejection(reply.client_id, *fault))
+        kept, others = keep_majority(sound)
+        caps = Intake({}).cap_claims({r.client_id: float(r.metrics[key]) for r in kept})
+        for rejection in rejected + others:
+            log.warning("\t> Evaluation of node %d rejected: %s", rejection.client_id, rejection)
+        return [reply.forward(key, caps[reply.client_id], None, ()) for reply in kept]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what must survive a restart, as JSON-ready values."""
+        return {"version": STATE_VERSION, "judge": self.judge.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved `state_dict`.
+
+        Raises:
+            StateError: if `state` is damaged or of another version.
+        """
+        if state.get("version") != STATE_VERSION:
+            raise StateError(
+                f"The saved shield state has version {state.get('version')!r}; this fl_shield "
+                f"reads version {STATE_VERSION}."
+            )
+        self.judge.load_state_dict(state.get("judge", {}))
+
+    def _sanitise(
+        self, received: list[Message], intake: Intake
+    ) -> tuple[list[Reply], dict[int, ClientUpdate], list[Rejection]]:
+        opened, rejected = open_replies(received, self._train_roster, with_arrays=True)
+        assert self._reference is not None  # noqa: S101 - filter_train has seen to it
+        names = tuple(self._reference)
+        sound: list[Reply] = []
+        updates: dict[int, ClientUpdate] = {}
+        for reply in opened:
+            result = intake.admit(
+                reply.client_id,
+                reply.arrays.keys(),
+                lambda reply=reply: reply.decode(names),  # type: ignore[misc]
+                reply.metrics.get(self.settings.claim_key),
+            )
+            if isinstance(result, Rejection):
+                rejected.append(result)
+            else:
+                sound.append(reply)
+                updates[reply.client_id] = result
+        kept, others = keep_majority(sound)
+        claims = intake.cap_claims({r.client_id: updates[r.client_id].num_examples for r in kept})
+        capped = {
+            client: ClientUpdate(client, claim, updates[client].load)
+            for client, claim in claims.items()
+        }
+        return kept, capped, rejected + others
+
+    def _judge(self, cohort: Cohort) -> tuple[list[Verdict], bool]:
+        """Return the verdicts of a cohort and whether they were reached in safe mode."""
+        if not cohort.clients:
+            return [], False
+        if len(cohort) < self.settings.min_clients:
+            detail = (
+                f"kept unjudged: {len(cohort)} admitted replies are too few to compare "
+                f"(at least {self.settings.min_clients})."
+            )
+            return [_unjudged(cohort, client, detail) for client in cohort.clients], False
+        try:
+            table = self.inspector.describe(cohort)
+            scores = self.detector.score(table)
+            contributions = self.detector.contributions(table)
+            ids = [client.client_id for client in cohort.clients]
+            verdicts = self.judge.judge(cohort.round_number, ids, scores, table, contributions)
+        except Exception as error:
+            log.exception("\t> The shield's detector failed; this round runs in safe mode.")
+            detail = (
+                f"safe mode: the detector failed ({type(error).__name__}), so the update was kept, "
+                "clipped to the cohort's median norm."
+            )
+            return [_unjudged(cohort, client, detail) for client in cohort.clients], True
+        return verdicts, False
+
+    def _norm_limit(self, cohort: Cohort, *, force: bool) -> ByPart | None:
+        if not (self.settings.clip_survivors or force):
+            return None
+        return median_norms(
+            update_norms(client.load(), cohort.reference, self.settings.parameters)
+            for client in cohort.clients
+        )
+
+    def _apply(
+        self, reply: Reply, update: ClientUpdate, verdict: Verdict, limit: ByPart | None
+    ) -> Message | None:
+        """Return the message to pass on, None if the verdict is to drop it."""
+        if verdict.decision is Decision.DROP:
+            return None
+        assert self._reference is not None  # noqa: S101 - filter_train has seen to it
+        reference, parameters = self._reference, self.settings.parameters
+        arrays: State | None = None
+        if limit is not None or verdict.weight != 1.0:
+            state = update.load()
+            factors = ByPart(1.0, 1.0)
+            if limit is not None:
+                factors = update_norms(state, reference, parameters).clip_factors(limit)
+            weight = verdict.weight
+            factors = ByPart(weight * factors.parameters, weight * factors.buffers)
+            if factors != ByPart(1.0, 1.0):
+                arrays = rescale(state, reference, factors, parameters)
+        return reply.forward(self.settings.claim_key, update.num_examples, arrays, reference)
+
+    def _capture(self, cohort: Cohort) -> None:
+        folder = self.settings.capture_folder
+        if folder is None or not cohort.clients:
+            return
+        try:
+            capture(cohort, folder / f"round-{cohort.round_number:06d}")
+        except (OSError, FlShieldError):
+            log.exception("\t> The cohort of round %d was not captured.", cohort.round_number)
+
+    def _write_audit(self) -> None:
+        if self.audit is None:
+            return
+        try:
+            self.audit.append(self.last_verdicts)
+        except OSError:  # a full disk must not end a run of days; it is said in the log
+            log.exception("\t> The audit log %s could not be written.", self.audit.path)
+
+    def _report(self, round_number: int) -> None:
+        counts = {d: sum(v.decision is d for v in self.last_verdicts) for d in Decision}
+        log.info(
+            "shield: round %d: kept %d, down-weighted %d, dropped %d, rejected %d, missing %d "
+            "(%.2f s)",
+            round_number,
+            counts[Decision.KEEP],
+            counts[Decision.DOWNWEIGHT],
+            counts[Decision.DROP],
+            counts[Decision.REJECT],
+            len(self.last_missing),
+            self.last_seconds,
+        )
+        for verdict in self.last_verdicts:
+            if verdict.decision is not Decision.KEEP or verdict.detail:
+                log.info("\t> %s", _sentence(verdict))
+
+
+def with_metrics(metrics: MetricRecord | None, extra: Mapping[str, float]) -> MetricRecord:
+    """Return the inner strategy's metrics with the shield's added."""
+    merged = MetricRecord() if metrics is None else metrics
+    for key, value in extra.items():
+        merged[key] = value
+    return merged
+
+
+def parameter_names(model: Any) -> Collection[str]:
+    """Return the names under which a model's trainable parameters stand in its state."""
+    return frozenset(name for name, _ in model.named_parameters(remove_duplicate=False))
+
+
+def _rejected(round_number: int, rejection: Rejection) -> Verdict:
+    return Verdict(
+        round_number, rejection.client_id, Decision.REJECT, None, None, 0.0, (), str(rejection)
+    )
+
+
+def _unjudged(cohort: Cohort, client: ClientUpdate, detail: str) -> Verdict:
+    return Verdict(
+        cohort.round_number, client.client_id, Decision.KEEP, None, None, 1.0, (), detail
+    )
+
+
+def _sentence(verdict: Verdict) -> str:
+    parts = [f"node {verdict.client_id}: {verdict.decision.value}"]
+    if verdict.decision is Decision.DOWNWEIGHT:
+        parts[0] += f" to {verdict.weight:.2f}"
+    if verdict.score is not None and verdict.evidence is not None:
+        parts.append(f"score {verdict.score:+.2f}, evidence {verdict.evidence:+.2f}")
+    if verdict.reasons:
+        parts.append(", ".join(f"{r.name} {r.value:+.1f}" for r in verdict.reasons))
+    if verdict.detail:
+        parts.append(verdict.detail)
+    return "; ".join(parts)
