@@ -122,7 +122,8 @@ def _simulate(options: argparse.Namespace) -> int:
     settings = settings_from(config)
     from fl_shield.simulations.server_app import default_folder
 
-    return simulate(settings, default_folder(settings), Console())
+    folder = default_folder(settings)
+    return simulate(settings, folder, Console(), overrides=options.overrides)
 
 
 def _report(options: argparse.Namespace) -> int:

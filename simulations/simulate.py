@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,14 @@ def resume_settings(folder: Path) -> Settings:
     return settings_from(OmegaConf.create(file.read_text(encoding="utf-8")))  # type: ignore[arg-type]
 
 
-def simulate(settings: Settings, folder: Path, console: Console, *, is_resume: bool = False) -> int:
+def simulate(
+    settings: Settings,
+    folder: Path,
+    console: Console,
+    *,
+    is_resume: bool = False,
+    overrides: Sequence[str] = (),
+) -> int:
     """Run all arms in Flower's simulation engine and write the run folder.
 
     Args:
@@ -46,6 +54,7 @@ def simulate(settings: Settings, folder: Path, console: Console, *, is_resume: b
         folder: The run folder.
         console: Where to report to.
         is_resume: Go on with what the folder holds; otherwise it must not hold a run.
+        overrides: The overrides that the settings come from, for the report.
 
     Returns:
         The exit status: 0, or 130 if the run was interrupted.
@@ -66,6 +75,9 @@ def simulate(settings: Settings, folder: Path, console: Console, *, is_resume: b
     from fl_shield.simulations.server_app import make_server_app, prepare, run_arms
 
     federation, tracker = prepare(settings, folder)
+    if not is_resume:
+        command = shlex.join(["fl-shield", "simulate", *overrides])
+        (folder / "command.txt").write_text(f"{command}\n", encoding="utf-8")
     _announce(console, settings, folder)
     display = display_for(console)
     failures: list[BaseException] = []

@@ -30,7 +30,7 @@ from fl_shield.descriptors.table import DescriptorTable
 CAP = 6.0
 """Largest single symptom: no descriptor alone decides."""
 
-ALLOWANCE = 1.0
+ALLOWANCE = 0.75
 """Mean symptom that honest clients may show; scores are positive above it."""
 
 GAUSSIAN = 1.4826

@@ -39,9 +39,9 @@ class Policy:
     """
 
     action: Action | str = Action.DROP
-    threshold: float = 2.5
-    evidence_threshold: float = 2.5
-    readmission_threshold: float = 1.25
+    threshold: float = 2.0
+    evidence_threshold: float = 2.0
+    readmission_threshold: float = 1.0
     max_drop_share: float = 0.45
 
     def __post_init__(self) -> None:
