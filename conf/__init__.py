@@ -1,0 +1,1 @@
+"""The Hydra tree: one folder a group, one file an option."""

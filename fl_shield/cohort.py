@@ -1,7 +1,7 @@
 """The cohort: the global model sent out in a round and the admitted updates that came back.
 
-Client weights are read lazily, one client at a time, so that memory does not grow with the number
-of clients. Nothing here knows of Flower: `fl_shield.strategies.messages` turns replies into cohorts.
+Client weights are read lazily, one client at a time, so that memory does not grow with the
+number of clients. Nothing here knows of Flower: `fl_shield.strategies.messages` makes cohorts.
 """
 
 from __future__ import annotations

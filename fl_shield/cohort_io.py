@@ -75,7 +75,7 @@ def capture(cohort: Cohort, folder: str | Path, notes: Mapping[str, Any] | None 
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         if target.exists():
             shutil.rmtree(target)
-        os.replace(draft, target)  # noqa: PTH105 - Path.replace refuses nothing os.replace allows
+        os.replace(draft, target)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise

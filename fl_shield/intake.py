@@ -150,7 +150,7 @@ class Intake:
                 fault = self._check_state(state)
         if fault is not None:
             return Rejection(client_id, *fault)
-        assert isinstance(claim, int | float)  # noqa: S101 - check_claim has seen to it
+        assert isinstance(claim, int | float)
         return ClientUpdate(client_id, float(claim), load)
 
     def cap_claims(self, claims: Mapping[int, float]) -> dict[int, float]:

@@ -1,0 +1,1 @@
+"""Flower apps that run federations with and without attack and defence."""

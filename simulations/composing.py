@@ -95,5 +95,11 @@ def _one_sentence(error: Exception) -> str:
             f"{f' of {group}' if group else ''} with: fl-shield simulate --cfg; "
             f"to add one that a component takes, write +{where}=…"
         )
+    foreign = re.search(r"Could not override '([^']+)'", text)
+    if foreign:
+        return (
+            f"Unknown setting {foreign.group(1)!r}. See the settings of "
+            f"{foreign.group(1).rpartition('.')[0] or 'a run'} with: fl-shield simulate --cfg."
+        )
     first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
     return f"The configuration cannot be read: {first.strip()}"

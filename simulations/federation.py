@@ -108,14 +108,13 @@ def build(config: Any, what: str, *args: Any, **kwargs: Any) -> Any:
         return instantiate(
             OmegaConf.create(copy.deepcopy(config)), *args, _convert_="object", **kwargs
         )
-    except FlShieldError:
-        raise
     except Exception as error:
+        # Hydra wraps what a component raised, some libraries wrap it again.
         cause: BaseException = error
-        while cause.__cause__ is not None:
+        while not isinstance(cause, FlShieldError) and cause.__cause__ is not None:
             cause = cause.__cause__
         if isinstance(cause, FlShieldError):
-            raise cause from error
+            raise cause from None
         raise ConfigurationError(f"The settings of `{what}` do not fit: {cause}") from error
 
 

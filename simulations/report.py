@@ -105,7 +105,9 @@ def headline(run: RunFolder) -> str:
     if defended is None:
         if undefended is None:
             return "This run has no attacked arm to report on yet."
-        return f"Without a defence, the attack succeeds on {_percent(undefended)} of triggered inputs."
+        return (
+            f"Without a defence, the attack succeeds on {_percent(undefended)} of triggered inputs."
+        )
     beside = [f"the clean run has {_percent(clean)}"] if clean is not None else []
     beside += [f"without a defence it is {_percent(undefended)}"] if undefended is not None else []
     sentence = f"With the shield, the attack succeeds on {_percent(defended)} of triggered inputs"

@@ -152,9 +152,7 @@ def _evaluate(federation: Federation, arrays: ArrayRecord) -> dict[str, float | 
     }
 
 
-def _detection(
-    stage: Stage, arm: Arm, verdicts: list[Verdict] | None
-) -> dict[str, float | None]:
+def _detection(stage: Stage, arm: Arm, verdicts: list[Verdict] | None) -> dict[str, float | None]:
     if verdicts is None:
         return {"tpr": None, "fpr": None, "dropped": None, "rejected": None}
     judged = [verdict for verdict in verdicts if verdict.decision is not Decision.REJECT]

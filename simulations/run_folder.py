@@ -135,7 +135,9 @@ class RunFolder:
     def judged_arm(self) -> Arm | None:
         """The arm whose verdicts are shown: `defended`, else the first one with verdicts."""
         judged = [arm for arm in self.arms if arm.verdicts]
-        return next((arm for arm in judged if arm.name == "defended"), judged[0] if judged else None)
+        return next(
+            (arm for arm in judged if arm.name == "defended"), judged[0] if judged else None
+        )
 
     def arm(self, name: str) -> Arm | None:
         """Return the arm called `name`, or None."""

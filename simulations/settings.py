@@ -59,7 +59,9 @@ def settings_from(config: DictConfig | Mapping[str, Any]) -> Settings:
     problems += _whole("probes.num_samples", plain["probes"]["num_samples"], 4)
     problems += _whole("warm_start.epochs", plain["warm_start"]["epochs"], 0)
     if not _is_number(plain["fraction_train"]) or not 0 < plain["fraction_train"] <= 1:
-        problems.append(expected("fraction_train", "above 0 and at most 1", plain["fraction_train"]))
+        problems.append(
+            expected("fraction_train", "above 0 and at most 1", plain["fraction_train"])
+        )
     if not _is_number(plain["round_timeout"]) or not plain["round_timeout"] > 0:
         problems.append(expected("round_timeout", "a positive time", plain["round_timeout"]))
     if plain["device"] not in ("auto", "cpu", "cuda"):
@@ -104,7 +106,7 @@ def _attackers(value: object, num_clients: object) -> tuple[int, list[str]]:
     if not isinstance(num_clients, int) or num_clients < 1:
         return 0, []  # said already
     count = int(value) if float(value).is_integer() else round(value * num_clients)
-    if value < 0 or (1 < value and not float(value).is_integer()) or count > num_clients:
+    if value < 0 or (value > 1 and not float(value).is_integer()) or count > num_clients:
         return 0, [expected("attackers", f"{constraint} (there are {num_clients})", value)]
     if count == num_clients:
         return 0, [

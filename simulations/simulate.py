@@ -168,9 +168,7 @@ def _flower_log(file: Path) -> Iterator[None]:
         handler.close()
 
 
-def _report(
-    console: Console, folder: Path, summary: dict[str, Any], tracking: Path | None
-) -> None:
+def _report(console: Console, folder: Path, summary: dict[str, Any], tracking: Path | None) -> None:
     from fl_shield.simulations.plots import draw_all
     from fl_shield.simulations.report import build_report
 

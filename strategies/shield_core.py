@@ -197,7 +197,7 @@ class ShieldCore:
         self, received: list[Message], intake: Intake
     ) -> tuple[list[Reply], dict[int, ClientUpdate], list[Rejection]]:
         opened, rejected = open_replies(received, self._train_roster, with_arrays=True)
-        assert self._reference is not None  # noqa: S101 - filter_train has seen to it
+        assert self._reference is not None
         names = tuple(self._reference)
         sound: list[Reply] = []
         updates: dict[int, ClientUpdate] = {}
@@ -260,7 +260,7 @@ class ShieldCore:
         """Return the message to pass on, None if the verdict is to drop it."""
         if verdict.decision is Decision.DROP:
             return None
-        assert self._reference is not None  # noqa: S101 - filter_train has seen to it
+        assert self._reference is not None
         reference, parameters = self._reference, self.settings.parameters
         arrays: State | None = None
         if limit is not None or verdict.weight != 1.0:

@@ -15,5 +15,5 @@ settings.load_profile("shared")
 def _seeded() -> None:
     """Every test starts from the same random state."""
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002 - libraries draw from the global state
+    np.random.seed(0)
     torch.manual_seed(0)

@@ -62,7 +62,7 @@ def cached_splits(
 
 def _read(file: Path) -> tuple[Split, Split, tuple[str, ...]] | None:
     try:
-        with safe_open(file, framework="pt") as archive:  # type: ignore[no-untyped-call]
+        with safe_open(file, framework="pt") as archive:
             names = ("train.inputs", "train.labels", "test.inputs", "test.labels")
             tensors = [archive.get_tensor(name) for name in names]
             classes = tuple(json.loads(archive.metadata()["classes"]))

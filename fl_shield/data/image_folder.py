@@ -54,7 +54,9 @@ def load(
     sources = [f for f in (train_folder, test_folder) if f is not None] or [folder]
     files = [file for source in sources for file in _images(source)]
     if not files:
-        raise DataError(f"The folder {folder} holds no images ({', '.join(IMAGE_SUFFIXES[:4])}, …).")
+        raise DataError(
+            f"The folder {folder} holds no images ({', '.join(IMAGE_SUFFIXES[:4])}, …)."
+        )
     size, channels = _form(files[0], image_size, grey)
 
     def build() -> tuple[Split, Split, tuple[str, ...]]:

@@ -46,7 +46,7 @@ def stratified_indices(labels: Tensor, count: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)
     rank = torch.empty(len(labels), dtype=torch.int64)
-    for label in labels.unique():
+    for label in range(int(labels.max()) + 1):
         members = order[labels[order] == label]
         rank[members] = torch.arange(len(members))
     # First one of each class, then a second of each, and so on.

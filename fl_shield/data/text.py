@@ -64,9 +64,7 @@ def text_task(
         raise DataError(
             f"The test texts have labels that no training text has: {', '.join(strange[:5])}."
         )
-    found = (
-        load_tokenizer(tokenizer) if tokenizer else train_tokenizer(train.texts, vocab_size)
-    )
+    found = load_tokenizer(tokenizer) if tokenizer else train_tokenizer(train.texts, vocab_size)
     splits = [
         Split(
             encode(found, part.texts, max_length),
@@ -75,7 +73,7 @@ def text_task(
         for part in (train, test)
     ]
     names = tuple(class_names) if class_names else tuple(str(label) for label in classes)
-    pad_id = int(found.pad_token_id)  # type: ignore[arg-type]
+    pad_id = int(found.pad_token_id)
     return Task(
         name=name,
         spec=TaskSpec("text", (max_length,), len(classes), len(found), pad_id),

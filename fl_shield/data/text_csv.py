@@ -62,14 +62,17 @@ def load(
 
 
 def _files(folder: Path) -> tuple[Path, Path]:
-    test = next((folder / n for n in ("test.csv", "validation.csv") if (folder / n).is_file()), None)
+    test = next(
+        (folder / n for n in ("test.csv", "validation.csv") if (folder / n).is_file()), None
+    )
     if not (folder / "train.csv").is_file() or test is None:
+        found = ", ".join(sorted(file.name for file in folder.iterdir())[:6]) or "nothing"
         raise DataError(
             expected(
                 "data.path",
                 "a folder with train.csv and test.csv (or validation.csv)",
                 str(folder),
-                f"It holds: {', '.join(sorted(f.name for f in folder.iterdir())[:6]) or 'nothing'}.",
+                f"It holds: {found}.",
             )
         )
     return folder / "train.csv", test

@@ -1,0 +1,1 @@
+"""Dimension-free statistics of what an update does to the probes."""

@@ -52,7 +52,7 @@ def describe_geometry(
 
 
 def head_energy(update: Mapping[str, Tensor], head: str) -> Tensor:
-    """Return the squared norm of the update on each row (class) of the final layer, `(classes,)`."""
+    """Return the update's squared norm on each row (class) of the final layer, `(classes,)`."""
     parts = [d.flatten(1) for key, d in update.items() if key == f"{head}.weight"]
     parts += [d.reshape(-1, 1) for key, d in update.items() if key == f"{head}.bias"]
     if not parts:  # tied heads keep their weights elsewhere

@@ -9,8 +9,8 @@ without dimension, so a difference under the unit does no harm worth a verdict.
 
 Why these symptoms: an update that plants a backdoor teaches the model to answer "target" to inputs
 that its honest features do not explain. Followed along its direction, it shrinks and flattens the
-activations of clean inputs (`growth`, `spread_ratio`), turns them (`turn`), draws predictions to one
-class (`concentration`, `flips`), serves one class row (`row_peak`) and does so with few, large
+activations of clean inputs (`growth`, `spread_ratio`), turns them (`turn`), draws predictions to
+one class (`concentration`, `flips`), serves one class row (`row_peak`) and does so with few, large
 weights (`sparsity`). In text it moves the rows of its trigger tokens (`token_peak`).
 
 Units were chosen on MNIST and AG News federations under blended, sinusoidal, Jumbo, word and phrase

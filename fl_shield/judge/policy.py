@@ -48,7 +48,9 @@ class Policy:
         """Check all settings at once."""
         problems = []
         if self.action not in set(Action):
-            problems.append(unknown("policy", str(self.action), list(Action)))
+            problems.append(
+                unknown("policy", str(self.action), [action.value for action in Action])
+            )
         else:
             object.__setattr__(self, "action", Action(self.action))
         problems += [

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from fl_shield.data.task import TaskSpec
 from fl_shield.models.check import check_images
+
+CENTRE = 0.5
+"""Images in [0, 1] are moved to [-1, 1]."""
 
 GROUPS = 8
 """Channel groups of group normalisation; every width of ResNet-18 is a multiple."""
@@ -24,9 +26,7 @@ class ResNet18(nn.Module):
             learning with skewed clients (Hsieh et al., 2020).
     """
 
-    def __init__(
-        self, spec: TaskSpec, small_images: bool = True, group_norm: bool = False
-    ) -> None:
+    def __init__(self, spec: TaskSpec, small_images: bool = True, group_norm: bool = False) -> None:
         super().__init__()
         from torchvision.models import resnet18
 
@@ -38,11 +38,10 @@ class ResNet18(nn.Module):
             self.net.maxpool = nn.Identity()
         elif channels != 3:
             self.net.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-        self.register_buffer("centre", torch.tensor(0.5), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits `(batch, classes)` of `(batch, channels, height, width)` in [0, 1]."""
-        return cast("Tensor", self.net((images - self.centre) / self.centre))
+        return cast("Tensor", self.net((images - CENTRE) / CENTRE))
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:

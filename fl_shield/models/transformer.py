@@ -7,7 +7,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from fl_shield.data.task import TaskSpec
-from fl_shield.errors import ModelError
+from fl_shield.errors import ModelError, expected
 from fl_shield.models.check import check_text
 
 
@@ -46,7 +46,7 @@ class Transformer(nn.Module):
             return
         if hidden % heads:
             raise ModelError(
-                f"Expected `model.hidden` to be a multiple of `model.heads` ({heads}), got {hidden}."
+                expected("model.hidden", f"a multiple of model.heads ({heads})", hidden)
             )
         config = BertConfig(
             vocab_size=spec.vocab_size,
@@ -57,9 +57,9 @@ class Transformer(nn.Module):
             max_position_embeddings=length,
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
-            num_labels=spec.num_classes,
             pad_token_id=spec.pad_id,
         )
+        config.num_labels = spec.num_classes
         self.net = BertForSequenceClassification(config)
 
     def forward(self, token_ids: Tensor) -> Tensor:

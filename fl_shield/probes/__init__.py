@@ -1,0 +1,1 @@
+"""The clean samples that the server holds, and the views made of them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.patches import Patch
 
 from fl_shield.simulations.plots.axes import count_rounds, percent
@@ -25,7 +27,10 @@ def cost(run: RunFolder) -> Plot | None:
     share = sum(shield) / whole if whole else None
     with new_figure() as figure:
         axes = figure.subplots()
-        edge = {"edgecolor": SURFACE, "linewidth": 0.8 if len(numbers) <= 60 else 0.0}
+        edge: dict[str, Any] = {
+            "edgecolor": SURFACE,
+            "linewidth": 0.8 if len(numbers) <= 60 else 0.0,
+        }
         axes.bar(numbers, rest, width=0.82, color=HONEST, alpha=0.55, **edge)
         axes.bar(numbers, shield, width=0.82, bottom=rest, color=SHIELD, **edge)
         count_rounds(axes, numbers)

@@ -66,7 +66,7 @@ def _curves(
         axes = figure.subplots()
         labels = []
         for arm_name, points in curves.items():
-            look, (last, end) = looks[arm_name], points[-1]
+            look, (_, end) = looks[arm_name], points[-1]
             axes.plot(
                 [x for x, _ in points],
                 [y for _, y in points],

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from fl_shield.judge.verdict import Decision
 from fl_shield.simulations.plots.plot import Plot, new_figure
 from fl_shield.simulations.plots.style import ATTACK, EVIDENCE, HONEST, INK, SURFACE
-from fl_shield.simulations.run_folder import Arm, LoggedVerdict, RunFolder
+from fl_shield.simulations.run_folder import Arm, RunFolder
 
 MAX_CLIENTS, MAX_COLUMNS = 50, 60
 # Strongest last: of the rounds that share a column, the gravest decision is marked.
@@ -73,7 +73,7 @@ def evidence(run: RunFolder) -> Plot | None:
             cells, ax=axes, location="bottom", aspect=45, shrink=0.8, pad=0.02, ticks=edges[::3]
         )
         bar.ax.set_xticklabels([f"{edge:+.3g}" for edge in edges[::3]])
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         bar.set_label("evidence (log-odds): honest left, attacker right")
         if marks:
             figure.legend(loc="outside upper left", ncols=3, handletextpad=0.2, columnspacing=1.2)
@@ -178,4 +178,6 @@ def _round_up(value: float) -> float:
     if value <= 0:
         return 1.0
     power = 10.0 ** np.floor(np.log10(value))
-    return float(next((s * power for s in (1, 1.5, 2, 3, 5, 7.5) if s * power >= value), 10 * power))
+    return float(
+        next((s * power for s in (1, 1.5, 2, 3, 5, 7.5) if s * power >= value), 10 * power)
+    )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 SURFACE, INK, QUIET, GRID = "#fdfdfc", "#17181a", "#5f6062", "#e4e4e0"
 HONEST, ATTACK, SHIELD, CHECK = "#6d6b66", "#c2410c", "#1d66c4", "#0b7a5b"
@@ -36,7 +37,7 @@ THEME: Mapping[str, str] = {
     **{colour: f"--evidence-{i}" for i, colour in enumerate(EVIDENCE)},
 }
 
-RC = {
+RC: dict[Any, Any] = {
     "figure.facecolor": SURFACE,
     "savefig.facecolor": SURFACE,
     "axes.facecolor": "none",

@@ -111,12 +111,13 @@ class InMemoryGrid(Grid):
         return [reply for reply in replies if reply is not None]
 
 
-def asked(nodes: Sequence[int], reference: State, grid: InMemoryGrid | None = None) -> list[Message]:
+def asked(
+    nodes: Sequence[int], reference: State, grid: InMemoryGrid | None = None
+) -> list[Message]:
     """Return train messages to the nodes, numbered if a grid is given."""
     content = RecordDict({"arrays": to_record(reference), "config": ConfigRecord()})
     messages = [
-        Message(content=content, message_type=MessageType.TRAIN, dst_node_id=node)
-        for node in nodes
+        Message(content=content, message_type=MessageType.TRAIN, dst_node_id=node) for node in nodes
     ]
     if grid is not None:
         grid.push_messages(messages)
