@@ -1,0 +1,1 @@
+"""Attacks: what malicious clients do to their data and their model, for studies of defences."""

@@ -71,10 +71,10 @@ class NoModelPoisoning:
         """Return None: no penalty."""
         return None
 
-    def after_backward(self, model: nn.Module) -> None:  # noqa: B027
+    def after_backward(self, model: nn.Module) -> None:
         """Leave the gradients as they are."""
 
-    def after_step(self, model: nn.Module, reference: Parameters, step: int) -> None:  # noqa: B027
+    def after_step(self, model: nn.Module, reference: Parameters, step: int) -> None:
         """Leave the parameters as they are."""
 
     def craft(self, reference: Parameters, trained: Parameters) -> dict[str, Tensor]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from fl_shield.errors import ConfigurationError, expected
 
 
@@ -49,9 +51,10 @@ def auroc(scores: Sequence[float], malicious: Sequence[bool]) -> float | None:
     _check_lengths("scores", len(scores), len(malicious))
     if len({bool(truth) for truth in malicious}) < 2:
         return None
-    from sklearn.metrics import roc_auc_score  # heavy, and not needed to run a defence
-
-    return float(roc_auc_score([bool(truth) for truth in malicious], list(scores)))
+    truth = np.asarray(malicious, dtype=bool)
+    values = np.asarray(scores, dtype=np.float64)
+    pairs = values[truth][:, None] - values[~truth][None, :]  # (malicious, benign)
+    return float((pairs > 0).mean() + (pairs == 0).mean() / 2)
 
 
 def _share(flags: list[bool]) -> float | None:

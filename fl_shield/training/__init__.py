@@ -1,0 +1,1 @@
+"""Local training, run alike by benign clients and attackers."""

@@ -175,7 +175,7 @@ def _batches(num_samples: int, batch_size: int, generator: torch.Generator) -> l
 
     BatchNorm cannot normalise a batch of one, and its gradient would be mostly noise.
     """
-    batches = list(torch.randperm(num_samples, generator=generator).split(batch_size))
+    batches = list(torch.split(torch.randperm(num_samples, generator=generator), batch_size))
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches

@@ -1,0 +1,1 @@
+"""Triggers: small changes of inputs that a backdoored model obeys."""
