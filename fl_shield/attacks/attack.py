@@ -43,7 +43,8 @@ class Attack:
     def __post_init__(self) -> None:
         """Check what does not depend on the task."""
         problems = []
-        if not isinstance(self.trigger, Trigger):
+        trigger: object = self.trigger  # a configuration may hold anything
+        if not isinstance(trigger, Trigger):
             problems.append(
                 expected(
                     "attack.trigger",

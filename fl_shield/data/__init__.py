@@ -1,1 +1,1 @@
-"""Data sets as tasks, and their partition over clients."""
+"""Data: loaders that return a `Task`, and partitions that deal its training samples to clients."""

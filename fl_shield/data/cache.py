@@ -17,11 +17,15 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from fl_shield.data.task import Split
 
-FORMAT = "1"
+FORMAT = "2"
 """Changes when the form of cached entries does."""
+
+Entry = tuple[dict[str, Tensor], dict[str, str]]
+"""Tensors by name, and text beside them."""
 
 
 def cache_folder() -> Path:
@@ -50,39 +54,66 @@ def cached_splits(
         key: Everything that the result depends on, JSON-ready.
         build: Makes the splits when the cache does not hold them.
     """
+
+    def entry() -> Entry:
+        train, test, classes = build()
+        return tensors_of(train, test), {"classes": json.dumps(classes)}
+
+    tensors, text = cached(key, entry)
+    return *splits_of(tensors), tuple(json.loads(text["classes"]))
+
+
+def cached(key: Mapping[str, Any], build: Callable[[], Entry]) -> Entry:
+    """Return tensors and the text beside them from the cache, building them if needed.
+
+    Args:
+        key: Everything that the result depends on, JSON-ready.
+        build: Makes the entry when the cache does not hold it, or holds it damaged.
+    """
     text = json.dumps({"format": FORMAT, **key}, sort_keys=True, default=str)
     file = cache_folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
     found = _read(file)
-    if found is not None:
-        return found
-    train, test, classes = build()
-    _write(file, train, test, classes)
-    return train, test, classes
+    if found is None:
+        found = build()
+        _write(file, *found)
+    return found
 
 
-def _read(file: Path) -> tuple[Split, Split, tuple[str, ...]] | None:
+def tensors_of(train: Split, test: Split) -> dict[str, Tensor]:
+    """Return the tensors of two splits under the names that `splits_of` reads."""
+    return {
+        "train.inputs": train.inputs,
+        "train.labels": train.labels,
+        "test.inputs": test.inputs,
+        "test.labels": test.labels,
+    }
+
+
+def splits_of(tensors: Mapping[str, Tensor]) -> tuple[Split, Split]:
+    """Return the train and test splits in `tensors`."""
+    return (
+        Split(tensors["train.inputs"], tensors["train.labels"]),
+        Split(tensors["test.inputs"], tensors["test.labels"]),
+    )
+
+
+def _read(file: Path) -> Entry | None:
     try:
         with safe_open(file, framework="pt") as archive:
-            names = ("train.inputs", "train.labels", "test.inputs", "test.labels")
-            tensors = [archive.get_tensor(name) for name in names]
-            classes = tuple(json.loads(archive.metadata()["classes"]))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            names = archive.keys()
+            return {name: archive.get_tensor(name) for name in names}, archive.metadata()
+    except (OSError, SafetensorError):
         return None
-    return Split(*tensors[:2]), Split(*tensors[2:]), classes
 
 
-def _write(file: Path, train: Split, test: Split, classes: tuple[str, ...]) -> None:
+def _write(file: Path, tensors: Mapping[str, Tensor], text: dict[str, str]) -> None:
+    temporary: str | None = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".part")
         os.close(handle)
-        tensors = {
-            "train.inputs": train.inputs.contiguous(),
-            "train.labels": train.labels.contiguous(),
-            "test.inputs": test.inputs.contiguous(),
-            "test.labels": test.labels.contiguous(),
-        }
-        save_file(tensors, temporary, metadata={"classes": json.dumps(classes)})
+        save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, metadata=text)
         os.replace(temporary, file)
-    except OSError:
-        return  # a full or read-only disk costs time, not the run
+    except (OSError, SafetensorError):  # a full or read-only disk costs time, not the run
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fl_shield.data.messages import first_line
 from fl_shield.data.task import Task
 from fl_shield.data.text import Texts, text_task
 from fl_shield.errors import DataError
@@ -47,15 +48,16 @@ def load(
         parts = [datasets.load_dataset(path, name, split=s) for s in (train_split, test_split)]
     except Exception as error:  # the hub client raises many kinds, from many libraries
         raise DataError(
-            f"The data set {path!r} could not be loaded ({str(error).splitlines()[0]}). Without a "
+            f"The data set {path!r} could not be loaded ({first_line(error)}). Without a "
             "network, use a local copy: data.path=DIR, or CSV files: data=text_csv data.path=DIR."
         ) from error
-    for column in (text_column, label_column):
-        if column not in parts[0].column_names:
-            raise DataError(
-                f"The data set {path!r} has no column {column!r}; it has "
-                f"{', '.join(parts[0].column_names)}."
-            )
+    for part in parts:
+        for column in (text_column, label_column):
+            if column not in part.column_names:
+                raise DataError(
+                    f"The data set {path!r} has no column {column!r}; it has "
+                    f"{', '.join(part.column_names)}. Set data.text_column and data.label_column."
+                )
     return text_task(
         path.rsplit("/", 1)[-1],
         *(_texts(part, text_column, label_column) for part in parts),

@@ -19,6 +19,11 @@ TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "val", "valid", "validation")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 
+DEEP_MODES = ("I;16", "I;16B", "I")
+"""Pillow's modes of grey images with 16 bits a pixel."""
+
+GREY_MODES = ("L", "1", "LA", *DEEP_MODES)
+
 
 def load(
     root: str | None = None,
@@ -34,7 +39,7 @@ def load(
         root: Folder with `train/` and `test/` (or `val/`), each holding one folder a class; or a
             folder that holds the class folders itself, which is then split.
         image_size: Height and width in pixels; None takes those of the first image.
-        grey: Read as grey images; None decides by the first image.
+        grey: Read as grey images; None decides by the first image of each class.
         test_share: Share held out when `root` has no test folder.
         max_train: Limit of the training images; None for all.
         max_test: Limit of the test images; None for all.
@@ -43,6 +48,8 @@ def load(
         DataError: if the folder is missing, has fewer than two classes, has an empty class, or
             holds a file that is no readable image.
     """
+    if image_size is not None and image_size < 1:
+        raise DataError(expected("data.image_size", "1 pixel or more, or null", image_size))
     folder = _checked_root(root)
     train_folder = _child(folder, TRAIN_NAMES)
     test_folder = _child(folder, TEST_NAMES)
@@ -55,9 +62,10 @@ def load(
     files = [file for source in sources for file in _images(source)]
     if not files:
         raise DataError(
-            f"The folder {folder} holds no images ({', '.join(IMAGE_SUFFIXES[:4])}, …)."
+            f"The folder {folder} holds no images ({', '.join(IMAGE_SUFFIXES[:4])}, …). "
+            "Put them into one sub-folder a class."
         )
-    size, channels = _form(files[0], image_size, grey)
+    size, channels = _form(files, image_size, grey)
 
     def build() -> tuple[Split, Split, tuple[str, ...]]:
         parts = [_read_folder(source, size, channels) for source in sources]
@@ -78,6 +86,7 @@ def load(
         "channels": channels,
         "test_share": test_share,
         "files": fingerprint(files),
+        "folders": [f"{s.name}/{d.name}" for s in sources for d in sorted(s.iterdir())],
     }
     train, test, classes = cached_splits(key, build)
     return Task(
@@ -105,13 +114,17 @@ def _child(folder: Path, names: Sequence[str]) -> Path | None:
 
 
 def _images(folder: Path) -> list[Path]:
-    return [file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES]
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def _form(file: Path, image_size: int | None, grey: bool | None) -> tuple[tuple[int, int], int]:
-    image = _open(file)
-    size = (image_size, image_size) if image_size else (image.height, image.width)
-    is_grey = image.mode in ("L", "1", "I;16") if grey is None else grey
+def _form(
+    files: Sequence[Path], image_size: int | None, grey: bool | None
+) -> tuple[tuple[int, int], int]:
+    """Return (height, width) and channels, from the first image of each class."""
+    first_of = {file.parent: file for file in reversed(files)}
+    images = [_open(file) for _, file in sorted(first_of.items())]
+    size = (image_size, image_size) if image_size else (images[0].height, images[0].width)
+    is_grey = all(image.mode in GREY_MODES for image in images) if grey is None else grey
     return size, 1 if is_grey else 3
 
 
@@ -133,7 +146,10 @@ def _read_folder(
     from torchvision.datasets import ImageFolder
 
     def pixels(file: str) -> Tensor:
-        image = _open(file).convert("L" if channels == 1 else "RGB")
+        image = _open(file)
+        if image.mode in DEEP_MODES:  # Pillow would clip 16 bits at 255 instead of scaling
+            image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+        image = image.convert("L" if channels == 1 else "RGB")
         if (image.height, image.width) != size:
             image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
         array = np.asarray(image, dtype=np.uint8).reshape(*size, channels)
@@ -142,10 +158,23 @@ def _read_folder(
     try:
         data = ImageFolder(str(folder), loader=pixels)
     except FileNotFoundError as error:
-        raise DataError(f"The folder {folder} is not one folder a class: {error}") from error
+        raise DataError(_without_images(folder)) from error
     if len(data.classes) < 2:
         raise DataError(
-            expected(f"the folder {folder}", "at least two class folders", len(data.classes))
+            expected(
+                f"the folder {folder}",
+                "one sub-folder a class, at least two",
+                f"{len(data.classes)}: {', '.join(data.classes)}",
+                "A classifier needs something to tell apart.",
+            )
         )
     images = torch.stack([data[index][0] for index in range(len(data))])
     return Split(images, torch.tensor(data.targets, dtype=torch.int64)), tuple(data.classes)
+
+
+def _without_images(folder: Path) -> str:
+    children = sorted(child for child in folder.iterdir() if child.is_dir())
+    empty = next((child.name for child in children if not _images(child)), None)
+    if empty is None:
+        return f"The folder {folder} has no class folders. Put images into one sub-folder a class."
+    return f"The class folder {empty!r} in {folder} holds no images. Add some, or remove it."

@@ -17,21 +17,33 @@ def stratified_split(split: Split, test_share: float) -> tuple[Split, Split]:
     """Return a training and a test part, each with the class shares of the whole.
 
     Raises:
-        DataError: if a class has fewer than two samples.
+        DataError: if `test_share` is not between 0 and 1 or so small that a class would be left
+            out, or if a class has fewer than two samples.
     """
+    if not 0 < test_share < 1:
+        raise DataError(expected("data.test_share", "between 0 and 1", test_share, "Set 0.2."))
     counts = torch.bincount(split.labels)
     if int(counts.min()) < 2:
         raise DataError(
             expected(
-                "each class", "at least two samples to split", f"{int(counts.min())} in one class"
+                "each class",
+                "at least two samples to split",
+                f"{int(counts.min())} in class number {int(counts.argmin())}",
+                "Add samples, or give training and test data apart.",
             )
         )
-    train, test = train_test_split(
-        torch.arange(len(split)),
-        test_size=test_share,
-        stratify=split.labels,
-        random_state=SPLIT_SEED,
-    )
+    try:
+        train, test = train_test_split(
+            torch.arange(len(split)),
+            test_size=test_share,
+            stratify=split.labels,
+            random_state=SPLIT_SEED,
+        )
+    except ValueError as error:
+        raise DataError(
+            f"data.test_share={test_share} of {len(split)} samples cannot hold each of the "
+            f"{len(counts)} classes. Add samples, or give training and test data apart."
+        ) from error
     return split.take(train), split.take(test)
 
 
@@ -46,7 +58,7 @@ def stratified_indices(labels: Tensor, count: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)
     rank = torch.empty(len(labels), dtype=torch.int64)
-    for label in range(int(labels.max()) + 1):
+    for label in torch.unique(labels):
         members = order[labels[order] == label]
         rank[members] = torch.arange(len(members))
     # First one of each class, then a second of each, and so on.
@@ -54,7 +66,15 @@ def stratified_indices(labels: Tensor, count: int, seed: int) -> Tensor:
 
 
 def limited(split: Split, count: int | None) -> Split:
-    """Return at most `count` samples, evenly over classes; all of them when None."""
+    """Return at most `count` samples, evenly over classes; all of them when None.
+
+    Raises:
+        DataError: if `count` is below 1.
+    """
+    if count is not None and count < 1:
+        raise DataError(
+            expected("data.max_train and data.max_test", "1 or more, or null for all", count)
+        )
     if count is None or count >= len(split):
         return split
     return split.take(stratified_indices(split.labels, count, SPLIT_SEED))

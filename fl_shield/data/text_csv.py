@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from glob import escape
 from pathlib import Path
 
+from fl_shield.data.messages import first_line
 from fl_shield.data.sampling import SPLIT_SEED
 from fl_shield.data.task import Task
 from fl_shield.data.text import Texts, text_task
@@ -51,7 +53,7 @@ def load(
             expected("data.path", "a CSV file or a folder with train.csv and test.csv", path)
         )
     return text_task(
-        place.stem,
+        place.resolve().stem,
         *parts,
         tokenizer=tokenizer,
         vocab_size=vocab_size,
@@ -62,17 +64,16 @@ def load(
 
 
 def _files(folder: Path) -> tuple[Path, Path]:
-    test = next(
-        (folder / n for n in ("test.csv", "validation.csv") if (folder / n).is_file()), None
-    )
+    files = [folder / name for name in ("test.csv", "validation.csv", "val.csv")]
+    test = next((file for file in files if file.is_file()), None)
     if not (folder / "train.csv").is_file() or test is None:
-        found = ", ".join(sorted(file.name for file in folder.iterdir())[:6]) or "nothing"
+        held = sorted(file.name for file in folder.iterdir())[:6]
         raise DataError(
             expected(
                 "data.path",
                 "a folder with train.csv and test.csv (or validation.csv)",
                 str(folder),
-                f"It holds: {found}.",
+                f"It holds: {', '.join(held) or 'nothing'}.",
             )
         )
     return folder / "train.csv", test
@@ -83,9 +84,15 @@ def _read(file: Path, text_column: str, label_column: str) -> Texts:
 
     datasets.disable_progress_bars()
     try:
-        table = datasets.load_dataset("csv", data_files=str(file), split="train")
+        # Only an empty cell is missing: "null" and "NA" are words that texts may consist of.
+        table = datasets.load_dataset(
+            "csv",
+            data_files=escape(str(file.resolve())),
+            split="train",
+            keep_default_na=False,
+        )
     except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
-        raise DataError(f"The file {file} is not a readable CSV ({error}).") from error
+        raise DataError(f"The file {file} is not a readable CSV ({first_line(error)}).") from error
     for column in (text_column, label_column):
         if column not in table.column_names:
             raise DataError(
@@ -99,14 +106,19 @@ def _read(file: Path, text_column: str, label_column: str) -> Texts:
 def _split(whole: Texts, test_share: float) -> list[Texts]:
     from sklearn.model_selection import train_test_split
 
+    if not 0 < test_share < 1:
+        raise DataError(expected("data.test_share", "between 0 and 1", test_share, "Set 0.2."))
     try:
         parts = train_test_split(
             list(whole.texts),
             list(whole.labels),
             test_size=test_share,
-            stratify=list(whole.labels),
+            stratify=[str(label) for label in whole.labels],
             random_state=SPLIT_SEED,
         )
     except ValueError as error:
-        raise DataError(f"The texts cannot be split into training and test: {error}") from error
+        raise DataError(
+            f"The {len(whole.texts)} texts cannot be split into training and test: "
+            f"{first_line(error)}. Give a folder with train.csv and test.csv, or more texts."
+        ) from error
     return [Texts(parts[0], parts[2]), Texts(parts[1], parts[3])]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fl_shield.data.messages import first_line
 from fl_shield.data.sampling import limited
 from fl_shield.data.task import Split, Task, TaskSpec
 from fl_shield.errors import DataError, unknown
@@ -46,7 +47,7 @@ def load(
     except (RuntimeError, OSError) as error:
         raise DataError(
             f"The data set {name!r} is not in {folder!r} and could not be downloaded "
-            f"({str(error).splitlines()[0]}). Put torchvision's files there (data.root=DIR), or "
+            f"({first_line(error)}). Put torchvision's files there (data.root=DIR), or "
             "use a folder of images: data=image_folder data.root=DIR."
         ) from error
     train, test = (_split(part) for part in parts)

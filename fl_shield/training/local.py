@@ -214,7 +214,8 @@ def _mean_loss(
 
     def loss() -> Tensor:
         inputs = model_inputs(split.inputs[:size]).to(device)
-        return functional.cross_entropy(model(inputs), split.labels[:size].to(device))
+        with torch.backends.cudnn.flags(enabled=False):  # its RNNs have no backward in eval mode
+            return functional.cross_entropy(model(inputs), split.labels[:size].to(device))
 
     return loss
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fl_shield.data.task import Modality, Task
 from fl_shield.errors import ConfigurationError, expected, raise_all, unknown
+from fl_shield.triggers.pixels import is_length, pixels
 from fl_shield.triggers.protocol import check_modality
 
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
@@ -53,7 +54,7 @@ class Patch:
         if self.position is not None:
             object.__setattr__(self, "position", tuple(int(p) for p in self.position))
         problems = []
-        if not (0 < self.size < 1 if isinstance(self.size, float) else self.size >= 1):
+        if not is_length(self.size):
             problems.append(
                 expected(
                     "trigger.size",
@@ -115,8 +116,7 @@ class Patch:
 
     def _box(self, height: int, width: int) -> tuple[int, int, int]:
         """Return top row, left column and side of the square in an image of this size."""
-        share = isinstance(self.size, float)
-        side = max(1, round(self.size * min(height, width))) if share else int(self.size)
+        side = pixels(self.size, min(height, width))
         if self.position is not None:
             top, left = self.position
         else:
