@@ -9,9 +9,6 @@ from torch import Tensor, nn
 from fl_shield.data.task import TaskSpec
 from fl_shield.models.check import check_images
 
-CENTRE = 0.5
-"""Images in [0, 1] are moved to [-1, 1]."""
-
 GROUPS = 8
 """Channel groups of group normalisation; every width of ResNet-18 is a multiple."""
 
@@ -41,7 +38,7 @@ class ResNet18(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits `(batch, classes)` of `(batch, channels, height, width)` in [0, 1]."""
-        return cast("Tensor", self.net((images - CENTRE) / CENTRE))
+        return cast("Tensor", self.net(images * 2.0 - 1.0))
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:

@@ -29,7 +29,7 @@ class TextCnn(nn.Module):
         widths: tuple[int, ...] = (3, 4, 5),
     ) -> None:
         super().__init__()
-        check_text("text_cnn", spec)
+        check_text("text_cnn", spec, max(widths))
         self.embedding = nn.Embedding(spec.vocab_size, embedding, padding_idx=spec.pad_id)
         self.convolutions = nn.ModuleList(nn.Conv1d(embedding, filters, width) for width in widths)
         self.head = nn.Linear(filters * len(widths), spec.num_classes)
