@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -82,18 +82,10 @@ class Federation:
         take the model past the rounds in which nothing, good or bad, has a meaning yet.
         """
         model = self.new_model()
-        warm = self.settings.config["warm_start"]
-        if warm["epochs"]:
-            settings = LocalTraining(
-                optimiser=self.training.optimiser,
-                learning_rate=warm["learning_rate"]
-                if self.training.optimiser == "sgd"
-                else self.training.learning_rate,
-                momentum=self.training.momentum,
-                epochs=warm["epochs"],
-                batch_size=self.training.batch_size,
-            )
+        epochs = self.settings.config["warm_start"]["epochs"]
+        if epochs:
             probes = self.task.train.take(self.probe_indices)
+            settings = replace(self.training, epochs=epochs)
             train_locally(model, probes, settings, seed=derived_seed(self.settings.seed, 2))
         return model.eval()
 
@@ -120,7 +112,9 @@ def build(config: Any, what: str, *args: Any, **kwargs: Any) -> Any:
 
 def derived_seed(*parts: int) -> int:
     """Return a 63-bit seed that depends on every part, and on their order."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    # SeedSequence takes (1, 0) for (1,): the length tells them apart.
+    sequence = np.random.SeedSequence((len(parts), *parts))
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def build_federation(settings: Settings) -> Federation:

@@ -1,0 +1,91 @@
+"""A federation: same settings, same federation; probes, shares and attackers kept apart."""
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ArrayRecord
+
+from fl_shield.errors import ConfigurationError
+from fl_shield.simulations.arms import ARMS
+from fl_shield.simulations.composing import compose_config, config_groups
+from fl_shield.simulations.federation import Federation, build_federation, derived_seed
+from fl_shield.simulations.rounds import build_strategy
+from fl_shield.simulations.settings import settings_from
+
+SMALL = ("tracking=none", "num_clients=6", "attackers=2", "warm_start.epochs=2")
+
+
+def federation(*overrides: str) -> Federation:
+    return build_federation(settings_from(compose_config([*SMALL, *overrides])))
+
+
+def test_probes_and_clients_share_no_sample_and_leave_none_out() -> None:
+    made = federation()
+    owned = np.concatenate([*made.parts, made.probe_indices.numpy()])
+    assert sorted(owned.tolist()) == list(range(len(made.task.train)))
+
+
+def test_probes_show_every_class_alike() -> None:
+    counts = torch.bincount(federation("probes.num_samples=40").probe_set().labels)
+    assert counts.tolist() == [4] * 10
+
+
+def test_the_seed_decides_everything() -> None:
+    one, other = federation("seed=5"), federation("seed=6")
+    assert one.attackers != other.attackers or not torch.equal(
+        one.probe_indices, other.probe_indices
+    )
+    again = federation("seed=5", "rounds=7")  # another key, so not the cached object
+    assert again is not one
+    assert again.attackers == one.attackers
+    for name, value in one.initial_model().state_dict().items():
+        torch.testing.assert_close(again.initial_model().state_dict()[name], value)
+
+
+def test_only_attackers_attack_and_only_in_attacked_arms_and_rounds() -> None:
+    made = federation("attack.schedule.first_round=3")
+    attacker = next(iter(made.attackers))
+    honest = next(client for client in range(6) if client not in made.attackers)
+    assert made.attack_of(attacker, 3, attacked=True) is not None
+    assert made.attack_of(attacker, 2, attacked=True) is None
+    assert made.attack_of(attacker, 3, attacked=False) is None
+    assert made.attack_of(honest, 3, attacked=True) is None
+
+
+def test_warming_up_makes_a_model_that_knows_its_probes() -> None:
+    made = federation("warm_start.epochs=60")
+    probes, model = made.probe_set(), made.initial_model()
+    assert isinstance(probes.inputs, torch.Tensor)
+    hits = (model(probes.inputs).argmax(dim=1) == probes.labels).float().mean()
+    assert hits > 0.9
+
+
+@pytest.mark.parametrize(
+    ("override", "match"),
+    [
+        ("trigger=words", "for image inputs"),
+        ("attack.target_class=12", "below the 10 classes of digits, got 12"),
+        ("probes.num_samples=5000", "The training split of digits holds"),
+        ("training.learning_rate=-1", "above 0, got -1"),
+        ("partition.alpha=0", "above 0, got 0"),
+        ("data=image_folder", "data.root=DIR"),
+        ("data=text_csv", "data.path=DIR"),
+    ],
+)
+def test_what_does_not_fit_together_is_named(override: str, match: str) -> None:
+    with pytest.raises(ConfigurationError, match=match):
+        federation(override)
+
+
+@pytest.mark.parametrize("strategy", config_groups()["strategy"])
+def test_every_strategy_can_be_shielded(strategy: str) -> None:
+    made = federation(f"strategy={strategy}")
+    shielded = build_strategy(made, ARMS["defended"])
+    assert type(shielded).__name__ == "MetaShield"
+    arrays = ArrayRecord(made.initial_model().state_dict())
+    assert len(arrays) > 0
+
+
+def test_derived_seeds_depend_on_every_part_and_their_order() -> None:
+    seeds = {derived_seed(0, 1), derived_seed(1, 0), derived_seed(0, 1, 0), derived_seed(0, 2)}
+    assert len(seeds) == 4
