@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -57,7 +58,7 @@ def simulate(
         overrides: The overrides that the settings come from, for the report.
 
     Returns:
-        The exit status: 0, or 130 if the run was interrupted.
+        The exit status, 0. An interrupted run ends the process with 130.
 
     Raises:
         FlShieldError: if something does not fit, before anything trains.
@@ -117,9 +118,19 @@ def simulate(
             highlight=False,
             soft_wrap=True,
         )
-        return INTERRUPTED
+        _leave()
     _report(console, folder, summary, tracker.folder)
     return 0
+
+
+def _leave() -> NoReturn:
+    """End the process at once: Flower's server thread would wait for replies that never come."""
+    import ray
+
+    ray.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(INTERRUPTED)
 
 
 def _announce(console: Console, settings: Settings, folder: Path) -> None:
