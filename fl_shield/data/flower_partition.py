@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ def flower_partition(
 ) -> Parts:
     """Return the parts that a `flwr_datasets` partitioner makes of the labels.
 
+    The parts are disjoint; some partitioners leave samples to nobody (incomplete shards, classes
+    that no client was assigned).
+
     Args:
         labels: `(samples,)` class indices.
         num_clients: Number of parts.
@@ -24,8 +28,8 @@ def flower_partition(
         settings: Further arguments of the partitioner.
 
     Raises:
-        ConfigurationError: if the package is missing, the name unknown, or the partitioner
-            refuses its settings.
+        ConfigurationError: if the package is missing, the name unknown, the partitioner refuses
+            its settings, or a client is left without samples.
     """
     try:
         from datasets import Dataset
@@ -37,14 +41,21 @@ def flower_partition(
     known = [key for key in dir(partitioner) if key.endswith("Partitioner")]
     if name not in known:
         raise ConfigurationError(unknown("partitioner", name, known))
-    rows = Dataset.from_dict({"label": labels.tolist(), "row": list(range(len(labels)))})
+    kind = getattr(partitioner, name)
+    offered = {"num_partitions": num_clients, "partition_by": "label", "seed": seed}
+    accepted = inspect.signature(kind).parameters
     try:
-        made = getattr(partitioner, name)(
-            num_partitions=num_clients, partition_by="label", seed=seed, **settings
-        )
-        made.dataset = rows
-        return [np.array(made.load_partition(i)["row"], dtype=np.int64) for i in range(num_clients)]
-    except (ValueError, TypeError) as error:
+        made = kind(**{key: value for key, value in offered.items() if key in accepted}, **settings)
+        made.dataset = Dataset.from_dict({"label": labels, "row": np.arange(len(labels))})
+        rows = [made.load_partition(client)["row"] for client in range(num_clients)]
+    except (ValueError, TypeError, KeyError) as error:
         raise ConfigurationError(
             f"{name} cannot deal {len(labels)} samples to {num_clients} clients: {error}"
         ) from error
+    empty = next((client for client, row in enumerate(rows) if len(row) == 0), None)
+    if empty is not None:
+        raise ConfigurationError(
+            f"{name} leaves client {empty} of {num_clients} without samples. "
+            "Lower num_clients, or change the settings of partition."
+        )
+    return [np.array(row, dtype=np.int64) for row in rows]

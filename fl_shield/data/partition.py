@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +17,11 @@ ATTEMPTS = 100
 
 
 def iid(labels: NDArray[np.int64], num_clients: int, seed: int, min_size: int = 1) -> Parts:
-    """Return a uniformly random partition into parts of (nearly) equal size."""
+    """Return a uniformly random partition into parts of (nearly) equal size.
+
+    Raises:
+        ConfigurationError: if the samples do not go round.
+    """
     _check(len(labels), num_clients, min_size)
     order = np.random.default_rng(seed).permutation(len(labels))
     return [np.sort(part) for part in np.array_split(order, num_clients)]
@@ -37,11 +43,13 @@ def dirichlet(
             is kept and its small parts are topped up from its largest.
 
     Raises:
-        ConfigurationError: if `alpha` is not positive or the samples do not go round.
+        ConfigurationError: if `alpha` is not a positive number or the samples do not go round.
     """
-    if not alpha > 0:
+    if not (alpha > 0 and math.isfinite(alpha)):
         raise ConfigurationError(
-            expected("partition.alpha", "above 0", alpha, "0.1 is very skewed, 100 nearly even.")
+            expected(
+                "partition.alpha", "a number above 0", alpha, "0.1 is very skewed, 100 nearly even."
+            )
         )
     _check(len(labels), num_clients, min_size)
     rng = np.random.default_rng(seed)

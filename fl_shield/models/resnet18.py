@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from fl_shield.data.task import TaskSpec
@@ -24,9 +23,7 @@ class ResNet18(nn.Module):
             learning with skewed clients (Hsieh et al., 2020).
     """
 
-    def __init__(
-        self, spec: TaskSpec, small_images: bool = True, group_norm: bool = False
-    ) -> None:
+    def __init__(self, spec: TaskSpec, small_images: bool = True, group_norm: bool = False) -> None:
         super().__init__()
         from torchvision.models import resnet18
 
@@ -38,11 +35,10 @@ class ResNet18(nn.Module):
             self.net.maxpool = nn.Identity()
         elif channels != 3:
             self.net.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-        self.register_buffer("centre", torch.tensor(0.5), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits `(batch, classes)` of `(batch, channels, height, width)` in [0, 1]."""
-        return cast("Tensor", self.net((images - self.centre) / self.centre))
+        return cast("Tensor", self.net(images * 2.0 - 1.0))
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:

@@ -7,8 +7,11 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from fl_shield.data.task import TaskSpec
-from fl_shield.errors import ModelError
+from fl_shield.errors import ModelError, expected
 from fl_shield.models.check import check_text
+
+MIN_VOCABULARY_SHARE = 0.9
+"""Models pad their vocabulary to round numbers; a gap beyond that is another tokenizer."""
 
 
 class Transformer(nn.Module):
@@ -23,8 +26,8 @@ class Transformer(nn.Module):
         dropout: Dropout of a new model.
 
     Raises:
-        ModelError: if the pretrained model cannot be had, or is too small for the tokenizer's
-            vocabulary or the length of the texts.
+        ModelError: if the pretrained model cannot be had, was trained with another vocabulary than
+            the tokenizer's, or reads fewer tokens than the texts have.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class Transformer(nn.Module):
             return
         if hidden % heads:
             raise ModelError(
-                f"Expected `model.hidden` to be a multiple of `model.heads` ({heads}), got {hidden}."
+                expected("model.hidden", f"a multiple of model.heads ({heads})", hidden)
             )
         config = BertConfig(
             vocab_size=spec.vocab_size,
@@ -57,7 +60,7 @@ class Transformer(nn.Module):
             max_position_embeddings=length,
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
-            num_labels=spec.num_classes,
+            num_labels=spec.num_classes,  # type: ignore[call-arg]  # read from **kwargs
             pad_token_id=spec.pad_id,
         )
         self.net = BertForSequenceClassification(config)
@@ -73,16 +76,20 @@ def _load(pretrained: str, spec: TaskSpec) -> nn.Module:
 
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
-            pretrained, num_labels=spec.num_classes, use_safetensors=True
+            pretrained,
+            num_labels=spec.num_classes,
+            ignore_mismatched_sizes=True,  # a head of other classes is replaced by a new one
+            use_safetensors=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"No model could be loaded from {pretrained!r} ({str(error).splitlines()[0]}). Give a "
             "hub name (with a network) or a folder with config.json and model.safetensors."
         ) from error
-    if model.config.vocab_size < spec.vocab_size:
+    known = model.config.vocab_size
+    if not MIN_VOCABULARY_SHARE * known <= spec.vocab_size <= known:
         raise ModelError(
-            f"The model {pretrained!r} knows {model.config.vocab_size} tokens, the tokenizer has "
+            f"The model {pretrained!r} knows {known} tokens, the tokenizer has "
             f"{spec.vocab_size}. Set data.tokenizer={pretrained} to use the model's own."
         )
     longest = getattr(model.config, "max_position_embeddings", None)
@@ -91,4 +98,4 @@ def _load(pretrained: str, spec: TaskSpec) -> nn.Module:
             f"The model {pretrained!r} reads {longest} tokens, the texts have "
             f"{spec.input_shape[0]}. Lower data.max_length."
         )
-    return cast("nn.Module", model)
+    return cast("nn.Module", model.float())  # weights may be stored in half precision
