@@ -8,6 +8,7 @@ ground truth of the simulation: defences never see it.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Mapping
 
@@ -15,6 +16,13 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from fl_shield.errors import FlShieldError
+
+PULL_SECONDS = 0.05
+"""How often replies are looked for by a grid that can be stopped."""
+
+
+class RunStopped(Exception):  # noqa: N818 - not a fault: somebody asked for it
+    """The run was asked to stop, and goes no further."""
 
 
 class NodeMap:
@@ -32,11 +40,20 @@ class NodeMap:
         return self.clients.get(node_id, len(self.clients))
 
 
-def ask_nodes(grid: Grid, num_clients: int, timeout: float) -> NodeMap:
+def ask_nodes(
+    grid: Grid, num_clients: int, timeout: float, stop: threading.Event | None = None
+) -> NodeMap:
     """Return the map of all nodes, once `num_clients` of them are there.
+
+    Args:
+        grid: Flower's grid.
+        num_clients: How many nodes there must be.
+        timeout: Seconds after which nodes that are absent or silent are given up.
+        stop: When set, waiting ends with `RunStopped`.
 
     Raises:
         FlShieldError: if they do not appear, or do not answer, in time.
+        RunStopped: if the run is asked to stop meanwhile.
     """
     deadline = time.monotonic() + timeout
     while len(nodes := sorted(grid.get_node_ids())) < num_clients:
@@ -45,6 +62,8 @@ def ask_nodes(grid: Grid, num_clients: int, timeout: float) -> NodeMap:
                 f"Expected {num_clients} nodes, found {len(nodes)} after {timeout:.0f} s. With "
                 f"`flwr run`, add --federation-config 'num-supernodes={num_clients}'."
             )
+        if stop is not None and stop.is_set():
+            raise RunStopped
         time.sleep(0.2)
     if len(nodes) > num_clients:
         raise FlShieldError(
@@ -54,7 +73,7 @@ def ask_nodes(grid: Grid, num_clients: int, timeout: float) -> NodeMap:
     questions = [
         Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in nodes
     ]
-    replies = list(grid.send_and_receive(questions, timeout=timeout))
+    replies = list(OrderedGrid(grid, NodeMap({}), timeout, stop).send_and_receive(questions))
     clients = {
         reply.metadata.src_node_id: int(
             str(reply.content.metric_records["metrics"]["partition-id"])
@@ -78,10 +97,13 @@ class OrderedGrid(Grid):
         grid: The grid that does the work.
         nodes: The order.
         timeout: Seconds after which clients that have not answered are given up.
+        stop: When set, waiting ends with `RunStopped`; None leaves waiting to the inner grid.
     """
 
-    def __init__(self, grid: Grid, nodes: NodeMap, timeout: float) -> None:
-        self._grid, self._nodes, self._timeout = grid, nodes, timeout
+    def __init__(
+        self, grid: Grid, nodes: NodeMap, timeout: float, stop: threading.Event | None = None
+    ) -> None:
+        self._grid, self._nodes, self._timeout, self._stop = grid, nodes, timeout, stop
 
     def set_run(self, run: object) -> None:
         """Set the run that the grid works in."""
@@ -111,7 +133,30 @@ class OrderedGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Return the replies, ordered by client number."""
+        """Return the replies, ordered by client number.
+
+        Raises:
+            RunStopped: if the run is asked to stop before all replies are there.
+        """
         limit = self._timeout if timeout is None else min(timeout, self._timeout)
-        replies = self._grid.send_and_receive(messages, timeout=limit)
+        if self._stop is None:
+            replies = self._grid.send_and_receive(messages, timeout=limit)
+        else:
+            replies = self._receive_until_stopped(messages, limit, self._stop)
         return sorted(replies, key=lambda reply: self._nodes.order(reply.metadata.src_node_id))
+
+    def _receive_until_stopped(
+        self, messages: Iterable[Message], limit: float, stop: threading.Event
+    ) -> list[Message]:
+        waiting = set(self._grid.push_messages(messages))
+        replies: list[Message] = []
+        deadline = time.monotonic() + limit
+        while waiting and time.monotonic() < deadline:
+            if stop.is_set():
+                raise RunStopped
+            arrived = list(self._grid.pull_messages(waiting))
+            replies += arrived
+            waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
+            if waiting and not arrived:
+                stop.wait(PULL_SECONDS)
+        return replies

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from fl_shield.errors import ConfigurationError
 from fl_shield.simulations.client_app import settings_of
 from fl_shield.simulations.federation import Federation, build, build_federation
 from fl_shield.simulations.nodes import OrderedGrid, ask_nodes
@@ -42,7 +44,13 @@ def prepare(settings: Settings, folder: Path) -> tuple[Federation, Tracker]:
     for arm in settings.arms:
         build_strategy(federation, arm)
     tracker: Tracker = build(settings.config["tracking"], "tracking")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / "arms").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The run folder {str(folder)!r} cannot be made ({error.strerror}). "
+            "Name a folder you may write to: output_root=DIR."
+        ) from error
     tracker.start(folder, folder.name, settings.config)
     (folder / "config.yaml").write_text(
         OmegaConf.to_yaml(OmegaConf.create(dict(settings.config))), encoding="utf-8"
@@ -51,13 +59,22 @@ def prepare(settings: Settings, folder: Path) -> tuple[Federation, Tracker]:
 
 
 def run_arms(
-    grid: Grid, federation: Federation, folder: Path, tracker: Tracker, display: Display
+    grid: Grid,
+    federation: Federation,
+    folder: Path,
+    tracker: Tracker,
+    display: Display,
+    stop: threading.Event | None = None,
 ) -> None:
-    """Run every arm of the settings to its end."""
+    """Run every arm of the settings to its end.
+
+    Raises:
+        RunStopped: if `stop` is set before that; the round under way is run again on resuming.
+    """
     settings = federation.settings
     timeout = float(settings.config["round_timeout"])
-    nodes = ask_nodes(grid, settings.num_clients, timeout)
-    ordered = OrderedGrid(grid, nodes, timeout)
+    nodes = ask_nodes(grid, settings.num_clients, timeout, stop)
+    ordered = OrderedGrid(grid, nodes, timeout, stop)
     stage = Stage(federation, ordered, nodes, folder, tracker, display)
     try:
         for arm in settings.arms:

@@ -17,6 +17,9 @@ def flower_partition(
 ) -> Parts:
     """Return the parts that a `flwr_datasets` partitioner makes of the labels.
 
+    The parts are disjoint; some partitioners leave samples to nobody (incomplete shards, classes
+    that no client was assigned).
+
     Args:
         labels: `(samples,)` class indices.
         num_clients: Number of parts.

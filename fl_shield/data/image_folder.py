@@ -161,12 +161,8 @@ def _read_folder(
         raise DataError(_without_images(folder)) from error
     if len(data.classes) < 2:
         raise DataError(
-            expected(
-                f"the folder {folder}",
-                "one sub-folder a class, at least two",
-                f"{len(data.classes)}: {', '.join(data.classes)}",
-                "A classifier needs something to tell apart.",
-            )
+            f"The folder {folder} holds a single class ({data.classes[0]}). "
+            "A classifier needs two or more, one sub-folder each."
         )
     images = torch.stack([data[index][0] for index in range(len(data))])
     return Split(images, torch.tensor(data.targets, dtype=torch.int64)), tuple(data.classes)

@@ -25,12 +25,8 @@ def stratified_split(split: Split, test_share: float) -> tuple[Split, Split]:
     counts = torch.bincount(split.labels)
     if int(counts.min()) < 2:
         raise DataError(
-            expected(
-                "each class",
-                "at least two samples to split",
-                f"{int(counts.min())} in class number {int(counts.argmin())}",
-                "Add samples, or give training and test data apart.",
-            )
+            f"Class number {int(counts.argmin())} has {int(counts.min())} sample(s), but a split "
+            "needs two of each. Add samples, or give training and test data apart."
         )
     try:
         train, test = train_test_split(
