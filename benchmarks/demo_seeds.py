@@ -65,7 +65,9 @@ def verdicts(runs: dict[str, dict[str, float]]) -> dict[str, bool]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the Markdown table of all seeds and their mean."""
     heads = [f"{arm} {key}".replace("_", " ").replace("asr", "ASR") for arm, key in COLUMNS]
-    heads = [h.replace("main accuracy", "MA").replace("tpr", "TPR").replace("fpr", "FPR") for h in heads]
+    heads = [
+        h.replace("main accuracy", "MA").replace("tpr", "TPR").replace("fpr", "FPR") for h in heads
+    ]
     lines = ["| seed | " + " | ".join(heads) + " | targets |", "|---" * (len(COLUMNS) + 2) + "|"]
     for row in rows:
         cells = [f"{100 * row['runs'][arm][key]:.1f} %" for arm, key in COLUMNS]
@@ -84,9 +86,7 @@ def main() -> None:
     rows = []
     for seed in SEEDS:
         summary = run_seed(seed)
-        rows.append(
-            {"seed": seed, "runs": summary["runs"], "targets": verdicts(summary["runs"])}
-        )
+        rows.append({"seed": seed, "runs": summary["runs"], "targets": verdicts(summary["runs"])})
         versions = summary["versions"]
     RESULTS.mkdir(parents=True, exist_ok=True)
     text = table(rows)

@@ -11,6 +11,12 @@ from pathlib import Path
 EXIT_USAGE = 2
 """Exit status when the user's settings or files are wrong."""
 
+EXIT_FAILED = 1
+"""Exit status when a run broke off for any other reason."""
+
+PLAIN_WIDTH = 100
+"""Columns of output that goes to a file or a pipe."""
+
 SIMULATE_HELP = """\
 Run one federation in several arms (no attack; attack without defence; attack with defence) and
 compare them: table, plots, HTML report, audit log, W&B run, summary.json.
@@ -35,15 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return 0
-    from fl_shield.errors import FlShieldError
+    from fl_shield.errors import ConfigurationError, FlShieldError, StateError
 
     try:
         status: int = options.run(options)
     except FlShieldError as error:
         print(f"fl-shield: {error}", file=sys.stderr)
-        return EXIT_USAGE
+        return EXIT_USAGE if isinstance(error, ConfigurationError | StateError) else EXIT_FAILED
     except KeyboardInterrupt:
-        print("fl-shield: interrupted before the first round; nothing was lost.", file=sys.stderr)
+        print("fl-shield: interrupted.", file=sys.stderr)
         return 130
     return status
 
@@ -107,6 +113,7 @@ def _simulate(options: argparse.Namespace) -> int:
     from fl_shield.simulations.settings import settings_from
     from fl_shield.simulations.simulate import resume_settings, simulate
 
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     if options.resume is not None:
         if options.overrides:
             raise ConfigurationError(
@@ -114,7 +121,7 @@ def _simulate(options: argparse.Namespace) -> int:
                 "with the settings it was started with."
             )
         folder = Path(options.resume).expanduser().absolute()
-        return simulate(resume_settings(folder), folder, Console(), is_resume=True)
+        return simulate(resume_settings(folder), folder, console, is_resume=True)
     config = compose_config(options.overrides, options.config_dir)
     if options.cfg:
         print(OmegaConf.to_yaml(config), end="")
@@ -123,7 +130,7 @@ def _simulate(options: argparse.Namespace) -> int:
     from fl_shield.simulations.server_app import default_folder
 
     folder = default_folder(settings)
-    return simulate(settings, folder, Console(), overrides=options.overrides)
+    return simulate(settings, folder, console, overrides=options.overrides)
 
 
 def _report(options: argparse.Namespace) -> int:

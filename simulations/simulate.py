@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import sys
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from yaml import YAMLError
 
-from fl_shield.errors import ConfigurationError, FlShieldError
+from fl_shield.errors import ConfigurationError, FlShieldError, StateError
 from fl_shield.simulations.progress import display_for
 from fl_shield.simulations.settings import Settings, settings_from
 from fl_shield.simulations.summary import summary_table, write_summary
@@ -22,7 +24,13 @@ from fl_shield.simulations.summary import summary_table, write_summary
 INTERRUPTED = 130
 """Exit status of a run that was stopped by Ctrl-C."""
 
+_log = logging.getLogger("flwr.fl_shield")
+
 QUIET_RAY = {"RAY_DEDUP_LOGS": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+class RunError(FlShieldError):
+    """A run broke off; its finished rounds are kept, and it can be resumed."""
 
 
 def resume_settings(folder: Path) -> Settings:
@@ -30,6 +38,7 @@ def resume_settings(folder: Path) -> Settings:
 
     Raises:
         ConfigurationError: if it is no run folder.
+        StateError: if its settings cannot be read.
     """
     file = folder / "config.yaml"
     if not file.is_file():
@@ -37,7 +46,15 @@ def resume_settings(folder: Path) -> Settings:
             f"Expected a run folder to resume, but {str(folder)!r} holds no config.yaml. "
             "Name the folder that the interrupted run printed."
         )
-    return settings_from(OmegaConf.create(file.read_text(encoding="utf-8")))  # type: ignore[arg-type]
+    try:
+        config = OmegaConf.create(file.read_text(encoding="utf-8"))
+        if not isinstance(config, DictConfig):
+            raise ValueError("no mapping")
+        return settings_from(config)
+    except (OSError, ValueError, YAMLError) as error:
+        if isinstance(error, FlShieldError):
+            raise
+        raise StateError(f"The settings in {file} are damaged: {error}") from error
 
 
 def simulate(
@@ -58,21 +75,23 @@ def simulate(
         overrides: The overrides that the settings come from, for the report.
 
     Returns:
-        The exit status, 0. An interrupted run ends the process with 130.
+        The exit status: 0, or 130 if the run was interrupted.
 
     Raises:
         FlShieldError: if something does not fit, before anything trains.
+        RunError: if the run broke off for a reason that is not the user's settings.
     """
-    if not is_resume and (folder / "arms").exists():
+    if not is_resume and any(folder.glob("arms/*/rounds.jsonl")):
         raise ConfigurationError(
             f"The folder {folder} holds a run already. Go on with it: fl-shield simulate --resume "
-            f"{folder}, or choose another run_name."
+            f"{shlex.quote(str(folder))}, or choose another run_name."
         )
     # Before Flower is imported: both read their environment then.
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     os.environ.update({key: os.environ.get(key, value) for key, value in QUIET_RAY.items()})
     from fl_shield.simulations.client_app import make_client_app
+    from fl_shield.simulations.nodes import RunStopped
     from fl_shield.simulations.server_app import make_server_app, prepare, run_arms
 
     federation, tracker = prepare(settings, folder)
@@ -81,17 +100,17 @@ def simulate(
         (folder / "command.txt").write_text(f"{command}\n", encoding="utf-8")
     _announce(console, settings, folder)
     display = display_for(console)
+    stop = threading.Event()
     failures: list[BaseException] = []
 
     def run(grid: Any) -> None:
         try:
-            run_arms(grid, federation, folder, tracker, display)
+            run_arms(grid, federation, folder, tracker, display, stop)
         except BaseException as error:
             failures.append(error)
             raise
 
-    interrupted = False
-    with _flower_log(folder / "flower.log"):
+    with _flower_log(folder / "flower.log"), _stopping(stop, console):
         from flwr.simulation import run_simulation
 
         try:
@@ -101,36 +120,63 @@ def simulate(
                 num_supernodes=settings.num_clients,
                 backend_config=_backend(settings),
             )
-        except KeyboardInterrupt:
-            interrupted = True
-        except BaseException:
-            if not any(isinstance(failure, FlShieldError) for failure in failures):
-                raise
+        except Exception as error:
+            failures.append(error)
+            _log.exception("The simulation ended early.")
         finally:
+            stop.set()  # else the server's thread would wait for replies that cannot come
             display.stop()
-    for failure in failures:
-        if isinstance(failure, FlShieldError):
-            raise failure
     summary = write_summary(folder, settings)
-    if interrupted or not summary["finished"]:
-        console.print(
-            f"\nInterrupted; nothing is lost. Go on with:\n  fl-shield simulate --resume {folder}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        _leave()
+    if failures and not isinstance(failures[0], RunStopped):
+        _say_how_to_resume(console, folder, "The run broke off; its finished rounds are kept.")
+        raise _reason(failures, folder)
+    if not summary["finished"]:
+        _say_how_to_resume(console, folder, "Interrupted; nothing is lost.")
+        return INTERRUPTED
     _report(console, folder, summary, tracker.folder)
     return 0
 
 
-def _leave() -> NoReturn:
-    """End the process at once: Flower's server thread would wait for replies that never come."""
-    import ray
+def _reason(failures: Sequence[BaseException], folder: Path) -> FlShieldError:
+    """Return the failure that a person can act on, or one that says where to look."""
+    for failure in failures:
+        if isinstance(failure, FlShieldError):
+            return failure
+    first = failures[0].__cause__ or failures[0]
+    return RunError(
+        f"{type(first).__name__}: {str(first).strip() or 'no message'} "
+        f"(the traceback is in {folder / 'flower.log'})"
+    )
 
-    ray.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(INTERRUPTED)
+
+def _say_how_to_resume(console: Console, folder: Path, what: str) -> None:
+    console.print(
+        f"\n{what} Go on with:\n  fl-shield simulate --resume {shlex.quote(str(folder))}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@contextmanager
+def _stopping(stop: threading.Event, console: Console) -> Iterator[None]:
+    """Let Ctrl-C end the run between two steps of the server; a second one interrupts at once.
+
+    An exception in the middle of Flower's engine would leave its threads waiting for each other.
+    """
+
+    def ask(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        stop.set()
+        console.print("Stopping …", highlight=False)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _announce(console: Console, settings: Settings, folder: Path) -> None:
