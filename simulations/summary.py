@@ -16,7 +16,16 @@ from fl_shield.simulations.arms import ARMS
 from fl_shield.simulations.run_folder import Arm, Round, read_run_folder
 from fl_shield.simulations.settings import Settings
 
-PACKAGES = ("fl-shield", "flwr", "ray", "torch", "torchvision", "numpy", "scikit-learn", "hydra-core")
+PACKAGES = (
+    "fl-shield",
+    "flwr",
+    "ray",
+    "torch",
+    "torchvision",
+    "numpy",
+    "scikit-learn",
+    "hydra-core",
+)
 
 
 def write_summary(folder: Path, settings: Settings) -> dict[str, Any]:
@@ -33,9 +42,7 @@ def write_summary(folder: Path, settings: Settings) -> dict[str, Any]:
         "seed": settings.seed,
         "config": settings.config,
         "versions": _versions(),
-        "runs": {
-            arm.name: _figures(arms[arm.name]) for arm in settings.arms if arm.name in arms
-        },
+        "runs": {arm.name: _figures(arms[arm.name]) for arm in settings.arms if arm.name in arms},
     }
     temporary = folder / "summary.json.part"
     temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
