@@ -9,11 +9,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from fl_shield.errors import ConfigurationError, expected
 from fl_shield.metrics.backdoor import accuracy
 from fl_shield.simulations.arms import ARMS
 from fl_shield.simulations.composing import compose_config
@@ -30,7 +32,18 @@ def settings_of(context: Context) -> Settings:
     Raises:
         ConfigurationError: if they do not make a run.
     """
-    return settings_from(compose_config(shlex.split(str(context.run_config.get("overrides", "")))))
+    return _settings_from_overrides(str(context.run_config.get("overrides", "")))
+
+
+@lru_cache(maxsize=2)  # Hydra takes a good part of a second, and every message asks
+def _settings_from_overrides(overrides: str) -> Settings:
+    try:
+        words = shlex.split(overrides)
+    except ValueError as error:
+        raise ConfigurationError(
+            expected("overrides", "words as in a shell, quotes closed", overrides)
+        ) from error
+    return settings_from(compose_config(words))
 
 
 def make_client_app(settings: Settings | None = None) -> ClientApp:

@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fl_shield.errors import FlShieldError
+from fl_shield.errors import FlShieldError, StateError
 from fl_shield.judge.verdict import Decision, Verdict
 from fl_shield.metrics.backdoor import accuracy, attack_success_rate
 from fl_shield.metrics.detection import detection_rates
@@ -105,8 +106,10 @@ def run_arm(stage: Stage, arm: Arm) -> None:
 def _run_round(
     stage: Stage, arm: Arm, strategy: Strategy, arrays: ArrayRecord, round_number: int
 ) -> tuple[ArrayRecord, dict[str, float | None]]:
-    # Flower's strategies sample clients with the global generator.
-    random.seed(derived_seed(stage.federation.settings.seed, 7, round_number))
+    # Flower's strategies sample clients, and draw privacy noise, with the global generators.
+    seed = derived_seed(stage.federation.settings.seed, 7, round_number)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
     started = time.perf_counter()
     config = ConfigRecord({"server-round": round_number, "arm": arm.name})
     messages = list(strategy.configure_train(round_number, arrays, config, stage.grid))
@@ -186,18 +189,16 @@ def _metric(metrics: MetricRecord | None, name: str) -> float | None:
 
 
 def _write_truth(stage: Stage, arm: Arm, folder: Path) -> dict[str, str]:
-    """Write which node is which client; return the node ids of an earlier session, old to new.
+    """Write which node is which client; return the node ids of earlier sessions, old to new.
 
-    Flower draws new ids for the same clients every time a simulation starts.
+    Flower draws new ids for the same clients every time a simulation starts. The ids of all
+    sessions are kept in `nodes.json`: a session may end before it writes a checkpoint of its own,
+    and the next one then goes on from the ids of the one before.
     """
-    file = folder / "truth.json"
     node_of = {client: str(node) for node, client in stage.nodes.clients.items()}
-    earlier = json.loads(file.read_text()) if file.exists() else {}
-    renamed = {
-        node: node_of[entry["partition_id"]]
-        for node, entry in earlier.items()
-        if entry["partition_id"] in node_of
-    }
+    seen = _known_nodes(folder)
+    renamed = {node: node_of[client] for node, client in seen.items() if client in node_of}
+    _write(folder / "nodes.json", seen | {node: client for client, node in node_of.items()})
     truth = {
         node_of[client]: {
             "partition_id": client,
@@ -205,8 +206,28 @@ def _write_truth(stage: Stage, arm: Arm, folder: Path) -> dict[str, str]:
         }
         for client in sorted(node_of)
     }
-    file.write_text(json.dumps(truth, indent=1))
+    _write(folder / "truth.json", truth)
     return renamed
+
+
+def _known_nodes(folder: Path) -> dict[str, int]:
+    try:
+        known = json.loads((folder / "nodes.json").read_text(encoding="utf-8"))
+        return {str(node): int(client) for node, client in known.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise StateError(
+            f"{folder / 'nodes.json'} is damaged ({error}); without it the evidence of earlier "
+            f"rounds has no owners. Delete {folder} to run this arm from its beginning."
+        ) from error
+
+
+def _write(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file that is either the old one or the new one, whenever the power goes."""
+    temporary = file.with_suffix(".part")
+    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    temporary.replace(file)
 
 
 def _rename(state: Any, names: Mapping[str, str]) -> Any:
@@ -237,4 +258,6 @@ def _cut_after(file: Path, round_number: int, renamed: Mapping[str, str]) -> Non
                 kept.append(json.dumps(_rename(record, renamed)))
         except (ValueError, KeyError, TypeError):
             continue  # torn by the interruption
-    file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    temporary = file.with_suffix(".part")
+    temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    temporary.replace(file)

@@ -13,6 +13,30 @@ from omegaconf import DictConfig, OmegaConf
 from fl_shield.errors import expected, raise_all, unknown
 from fl_shield.simulations.arms import ARMS, Arm
 
+COMPONENTS = {
+    "data": "digits",
+    "model": "digits_cnn",
+    "trigger": "patch",
+    "attack": "badnets",
+    "training": "digits",
+    "partition": "dirichlet",
+    "strategy": "fedavg",
+    "defence": "meta_shield",
+    "tracking": "none",
+}
+"""Groups that name a component, each with an example."""
+
+SECTIONS = {
+    "": ("seed", "arms", "rounds", "num_clients", "fraction_train", "attackers", "round_timeout",
+         "device", "output_root", "run_name"),
+    "probes": ("num_samples",),
+    "warm_start": ("epochs", "learning_rate"),
+    "simulation": ("client_cpus", "num_cpus"),
+}  # fmt: skip
+"""Sections of the configuration and the keys in each."""
+
+DEVICES = ("auto", "cpu", "cuda")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -53,19 +77,22 @@ def settings_from(config: DictConfig | Mapping[str, Any]) -> Settings:
         plain = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     else:
         plain = dict(config)
-    problems: list[str] = []
+    problems = _structure(plain)
+    raise_all(problems)  # what follows reads those keys
     for name, least in (("rounds", 1), ("num_clients", 1), ("seed", 0)):
         problems += _whole(name, plain[name], least)
     problems += _whole("probes.num_samples", plain["probes"]["num_samples"], 4)
     problems += _whole("warm_start.epochs", plain["warm_start"]["epochs"], 0)
-    if not _is_number(plain["fraction_train"]) or not 0 < plain["fraction_train"] <= 1:
-        problems.append(
-            expected("fraction_train", "above 0 and at most 1", plain["fraction_train"])
-        )
-    if not _is_number(plain["round_timeout"]) or not plain["round_timeout"] > 0:
-        problems.append(expected("round_timeout", "a positive time", plain["round_timeout"]))
-    if plain["device"] not in ("auto", "cpu", "cuda"):
-        problems.append(unknown("device", str(plain["device"]), ("auto", "cpu", "cuda")))
+    problems += _whole("simulation.client_cpus", plain["simulation"]["client_cpus"], 1)
+    if plain["simulation"]["num_cpus"] is not None:
+        problems += _whole("simulation.num_cpus", plain["simulation"]["num_cpus"], 1)
+    problems += _positive("warm_start.learning_rate", plain["warm_start"]["learning_rate"])
+    problems += _positive("round_timeout", plain["round_timeout"])
+    fraction = plain["fraction_train"]
+    if not _is_number(fraction) or not 0 < fraction <= 1:
+        problems.append(expected("fraction_train", "above 0 and at most 1", fraction))
+    problems += _device(plain["device"])
+    problems += _run_name(plain["run_name"])
     arms, arm_problems = _arms(plain["arms"])
     attackers, attacker_problems = _attackers(plain["attackers"], plain["num_clients"])
     raise_all(problems + arm_problems + attacker_problems)
@@ -80,6 +107,27 @@ def settings_from(config: DictConfig | Mapping[str, Any]) -> Settings:
     )
 
 
+def _structure(config: Mapping[str, Any]) -> list[str]:
+    """Return what is missing or in the place of something else; keys of their own are the user's."""
+    problems = [
+        f"Expected `{group}` to name a component, got {config.get(group)!r}. "
+        f"Choose one, as in {group}={example}; fl-shield simulate --help lists them."
+        for group, example in COMPONENTS.items()
+        if not isinstance(config.get(group), Mapping) or "_target_" not in config[group]
+    ]
+    for section, keys in SECTIONS.items():
+        inside = config if section == "" else config.get(section)
+        if not isinstance(inside, Mapping):
+            problems.append(expected(section, f"a section with {', '.join(keys)}", inside))
+            continue
+        problems += [
+            f"The setting `{f'{section}.{key}' if section else key}` is missing."
+            for key in keys
+            if key not in inside
+        ]
+    return problems
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -90,12 +138,37 @@ def _whole(name: str, value: object, least: int) -> list[str]:
     return [expected(name, f"a whole number of at least {least}", value)]
 
 
+def _positive(name: str, value: object) -> list[str]:
+    if isinstance(value, int | float) and _is_number(value) and value > 0:
+        return []
+    return [expected(name, "a number above 0", value)]
+
+
+def _device(name: object) -> list[str]:
+    if name not in DEVICES:
+        return [unknown("device", str(name), DEVICES)]
+    if name == "cuda":
+        import torch  # heavy; only asked for here
+
+        if not torch.cuda.is_available():
+            return ["Expected `device` to be there, but torch finds no CUDA GPU. Set device=cpu."]
+    return []
+
+
+def _run_name(name: object) -> list[str]:
+    if name is None or (
+        str(name).strip() and str(name) not in (".", "..") and "/" not in str(name)
+    ):
+        return []
+    return [expected("run_name", "the name of a folder, without slashes", name)]
+
+
 def _arms(names: object) -> tuple[tuple[Arm, ...], list[str]]:
     listed = [names] if isinstance(names, str) else names
-    if not isinstance(listed, list) or not listed or len(set(listed)) < len(listed):
+    if not isinstance(listed, list) or not listed or len(set(map(str, listed))) < len(listed):
         return (), [expected("arms", f"a list of different arms out of {', '.join(ARMS)}", names)]
-    problems = [unknown("arm", str(name), ARMS) for name in listed if name not in ARMS]
-    return tuple(ARMS[name] for name in listed if name in ARMS), problems
+    problems = [unknown("arm", str(name), ARMS) for name in listed if str(name) not in ARMS]
+    return tuple(ARMS[str(name)] for name in listed if str(name) in ARMS), problems
 
 
 def _attackers(value: object, num_clients: object) -> tuple[int, list[str]]:
@@ -105,8 +178,9 @@ def _attackers(value: object, num_clients: object) -> tuple[int, list[str]]:
         return 0, [expected("attackers", constraint, value)]
     if not isinstance(num_clients, int) or num_clients < 1:
         return 0, []  # said already
-    count = int(value) if float(value).is_integer() else round(value * num_clients)
-    if value < 0 or (value > 1 and not float(value).is_integer()) or count > num_clients:
+    # 1 is one client, 1.0 is all of them.
+    count = value if isinstance(value, int) else round(value * num_clients)
+    if value < 0 or (isinstance(value, float) and value > 1) or count > num_clients:
         return 0, [expected("attackers", f"{constraint} (there are {num_clients})", value)]
     if count == num_clients:
         return 0, [

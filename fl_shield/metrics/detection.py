@@ -64,5 +64,5 @@ def _share(flags: list[bool]) -> float | None:
 def _check_lengths(name: str, found: int, wanted: int) -> None:
     if found != wanted:
         raise ConfigurationError(
-            expected(name, f"as long as `malicious` ({wanted} updates)", f"{found} updates")
+            expected(f"len({name})", f"that of `malicious`, {wanted} updates", found)
         )

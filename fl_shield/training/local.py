@@ -107,7 +107,7 @@ def train_locally(
     """
     if not len(split):
         raise DataError(
-            expected("split", "at least one sample", "none", "Give every client some samples.")
+            expected("len(split)", "at least 1", 0, "Give every client at least one sample.")
         )
     device = next(model.parameters()).device
     reference = {

@@ -70,12 +70,9 @@ class BoxPattern:
         side = 0 if self.size is None else self.size
         if self.top + side > height or self.left + side > width:
             raise ConfigurationError(
-                expected(
-                    "trigger",
-                    f"a box inside the {height}x{width} images",
-                    f"{side}x{side} pixels at row {self.top}, column {self.left}",
-                    "Choose a smaller size, or move the box.",
-                )
+                f"Expected `trigger` to be a box inside the {height}x{width} images, got {side}x"
+                f"{side} pixels at row {self.top}, column {self.left}. "
+                "Choose a smaller size, or move the box."
             )
         return self
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fl_shield.data.task import Modality, Task, TaskSpec
-from fl_shield.errors import ConfigurationError, expected
+from fl_shield.errors import ConfigurationError
 
 
 @runtime_checkable
@@ -65,12 +65,9 @@ def check_modality(trigger: Trigger, spec: TaskSpec) -> None:
     if trigger.modality != spec.modality:
         fitting = {"image": "patch, blend or sig", "text": "word, words or sentence"}
         raise ConfigurationError(
-            expected(
-                "trigger",
-                f"for {spec.modality} inputs",
-                f"the {trigger.modality} trigger {str(trigger)!r}",
-                f"For this data set choose, for example, {fitting[spec.modality]}.",
-            )
+            f"Expected `trigger` to be for {spec.modality} inputs, got the {trigger.modality} "
+            f"trigger {str(trigger)!r}. For this data set choose, for example, "
+            f"{fitting[spec.modality]}."
         )
 
 

@@ -79,12 +79,9 @@ class TokenInsertion:
         problems = []
         if len(self) > room:
             problems.append(
-                expected(
-                    "trigger",
-                    f"at most {room} tokens, to fit into texts of {length}",
-                    f"the {len(self)} tokens of {str(self)!r}",
-                    "Choose fewer words, or a larger data.max_length.",
-                )
+                f"Expected `trigger` to be at most {room} tokens, to fit into texts of {length}, "
+                f"got the {len(self)} tokens of {self}. "
+                "Choose fewer words, or a larger data.max_length."
             )
         strange = [t for piece in self.pieces for t in piece if not 0 <= t < task.spec.vocab_size]
         if strange:
