@@ -30,7 +30,7 @@ SECTIONS = {
     "": ("seed", "arms", "rounds", "num_clients", "fraction_train", "attackers", "round_timeout",
          "device", "output_root", "run_name"),
     "probes": ("num_samples",),
-    "warm_start": ("epochs", "learning_rate"),
+    "warm_start": ("epochs",),
     "simulation": ("client_cpus", "num_cpus"),
 }  # fmt: skip
 """Sections of the configuration and the keys in each."""
@@ -86,7 +86,6 @@ def settings_from(config: DictConfig | Mapping[str, Any]) -> Settings:
     problems += _whole("simulation.client_cpus", plain["simulation"]["client_cpus"], 1)
     if plain["simulation"]["num_cpus"] is not None:
         problems += _whole("simulation.num_cpus", plain["simulation"]["num_cpus"], 1)
-    problems += _positive("warm_start.learning_rate", plain["warm_start"]["learning_rate"])
     problems += _positive("round_timeout", plain["round_timeout"])
     fraction = plain["fraction_train"]
     if not _is_number(fraction) or not 0 < fraction <= 1:
