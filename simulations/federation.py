@@ -7,9 +7,10 @@ without talking; it is cached per process.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,13 @@ from fl_shield.attacks.attack import Attack
 from fl_shield.data.partition import Parts
 from fl_shield.data.sampling import stratified_indices
 from fl_shield.data.task import Split, Task, model_inputs
-from fl_shield.errors import ConfigurationError, FlShieldError, expected
+from fl_shield.errors import (
+    ConfigurationError,
+    FlShieldError,
+    expected,
+    raise_all,
+    unknown,
+)
 from fl_shield.probes.probe_set import ProbeSet
 from fl_shield.simulations.settings import Settings
 from fl_shield.training.local import LocalTraining, train_locally
@@ -57,22 +64,32 @@ class Federation:
         """Return the samples of a client."""
         return self.task.train.take(torch.from_numpy(self.parts[client]))
 
-    def attack_of(self, client: int, round_number: int, *, attacked: bool) -> Attack | None:
+    def attack_of(
+        self, client: int, round_number: int, *, attacked: bool
+    ) -> Attack | None:
         """Return the attack that a client makes in a round, None when it trains honestly."""
-        if not attacked or client not in self.attackers or not self.attack.active(round_number):
+        if (
+            not attacked
+            or client not in self.attackers
+            or not self.attack.active(round_number)
+        ):
             return None
         return self.attack.for_attacker(self.attackers[client])
 
     def probe_set(self) -> ProbeSet:
         """Return the server's probes in the form the model takes."""
         split = self.task.train.take(self.probe_indices)
-        return ProbeSet(model_inputs(split.inputs), split.labels, self.task.spec.num_classes)
+        return ProbeSet(
+            model_inputs(split.inputs), split.labels, self.task.spec.num_classes
+        )
 
     def new_model(self) -> nn.Module:
         """Return a model with the initial weights of this run's seed."""
         with torch.random.fork_rng():
             torch.manual_seed(derived_seed(self.settings.seed, 1))
-            model: nn.Module = build(self.settings.config["model"], "model")(self.task.spec)
+            model: nn.Module = build(self.settings.config["model"], "model")(
+                self.task.spec
+            )
         return model
 
     def initial_model(self) -> nn.Module:
@@ -94,7 +111,9 @@ class Federation:
                 batch_size=self.training.batch_size,
             )
             probes = self.task.train.take(self.probe_indices)
-            train_locally(model, probes, settings, seed=derived_seed(self.settings.seed, 2))
+            train_locally(
+                model, probes, settings, seed=derived_seed(self.settings.seed, 2)
+            )
         return model.eval()
 
 
@@ -105,7 +124,7 @@ def build(config: Any, what: str, *args: Any, **kwargs: Any) -> Any:
         FlShieldError: as the component raised it, or naming the node whose settings do not fit.
     """
     try:
-        return instantiate(
+        built = instantiate(
             OmegaConf.create(copy.deepcopy(config)), *args, _convert_="object", **kwargs
         )
     except FlShieldError:
@@ -116,12 +135,33 @@ def build(config: Any, what: str, *args: Any, **kwargs: Any) -> Any:
             cause = cause.__cause__
         if isinstance(cause, FlShieldError):
             raise cause from error
-        raise ConfigurationError(f"The settings of `{what}` do not fit: {cause}") from error
+        raise ConfigurationError(
+            f"The settings of `{what}` do not fit: {cause}"
+        ) from error
+    if isinstance(built, partial):
+        _check_keywords(built, what)
+    return built
+
+
+def _check_keywords(component: partial[Any], what: str) -> None:
+    """Say at once what a later call with further arguments would stumble over."""
+    parameters = inspect.signature(component.func).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    raise_all(
+        [
+            unknown(f"setting of {what}", k, parameters)
+            for k in component.keywords
+            if k not in parameters
+        ]
+    )
 
 
 def derived_seed(*parts: int) -> int:
     """Return a 63-bit seed that depends on every part, and on their order."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return int(
+        np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1)
+    )
 
 
 def build_federation(settings: Settings) -> Federation:
@@ -197,5 +237,7 @@ def _deal(task: Task, settings: Settings, probe_indices: torch.Tensor) -> Parts:
 
 def _draw_attackers(settings: Settings) -> dict[int, int]:
     rng = np.random.default_rng(derived_seed(settings.seed, 5))
-    chosen = rng.choice(settings.num_clients, size=settings.num_attackers, replace=False)
+    chosen = rng.choice(
+        settings.num_clients, size=settings.num_attackers, replace=False
+    )
     return {int(client): number for number, client in enumerate(sorted(chosen))}

@@ -53,7 +53,9 @@ class Stage:
     display: Display
 
 
-def build_strategy(federation: Federation, arm: Arm, audit_log: Path | None = None) -> Strategy:
+def build_strategy(
+    federation: Federation, arm: Arm, audit_log: Path | None = None
+) -> Strategy:
     """Return the strategy of an arm, shielded if the arm is defended.
 
     Raises:
@@ -88,10 +90,14 @@ def run_arm(stage: Stage, arm: Arm) -> None:
     if checkpoint is None:
         arrays = ArrayRecord(stage.federation.initial_model().state_dict())
         (folder / "rounds.jsonl").unlink(missing_ok=True)
-        _append(folder / "rounds.jsonl", {"round": 0, **_evaluate(stage.federation, arrays)})
+        _append(
+            folder / "rounds.jsonl", {"round": 0, **_evaluate(stage.federation, arrays)}
+        )
     else:
         arrays = checkpoint.arrays
-        restore(strategy, replace(checkpoint, shield=_rename(checkpoint.shield, renamed)))
+        restore(
+            strategy, replace(checkpoint, shield=_rename(checkpoint.shield, renamed))
+        )
     figures: dict[str, float | None] = {}
     for round_number in range(done + 1, settings.rounds + 1):
         arrays, figures = _run_round(stage, arm, strategy, arrays, round_number)
@@ -109,7 +115,7 @@ def _run_round(
     # Flower's strategies sample clients, and draw privacy noise, with the global generators.
     seed = derived_seed(stage.federation.settings.seed, 7, round_number)
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
+    np.random.seed(seed % 2**32)
     started = time.perf_counter()
     config = ConfigRecord({"server-round": round_number, "arm": arm.name})
     messages = list(strategy.configure_train(round_number, arrays, config, stage.grid))
@@ -141,7 +147,10 @@ def _as_sent(aggregated: ArrayRecord, sent: ArrayRecord) -> ArrayRecord:
     if all(aggregated[name].dtype == sent[name].dtype for name in aggregated):
         return aggregated
     return ArrayRecord(
-        {name: Array(a.numpy().astype(sent[name].numpy().dtype)) for name, a in aggregated.items()}
+        {
+            name: Array(a.numpy().astype(sent[name].numpy().dtype))
+            for name, a in aggregated.items()
+        }
     )
 
 
@@ -155,10 +164,14 @@ def _evaluate(federation: Federation, arrays: ArrayRecord) -> dict[str, float | 
     }
 
 
-def _detection(stage: Stage, arm: Arm, verdicts: list[Verdict] | None) -> dict[str, float | None]:
+def _detection(
+    stage: Stage, arm: Arm, verdicts: list[Verdict] | None
+) -> dict[str, float | None]:
     if verdicts is None:
         return {"tpr": None, "fpr": None, "dropped": None, "rejected": None}
-    judged = [verdict for verdict in verdicts if verdict.decision is not Decision.REJECT]
+    judged = [
+        verdict for verdict in verdicts if verdict.decision is not Decision.REJECT
+    ]
     flagged = [v.decision in (Decision.DROP, Decision.DOWNWEIGHT) for v in judged]
     malicious = [_is_malicious(stage, arm, verdict.client_id) for verdict in judged]
     tpr, fpr = detection_rates(flagged, malicious)
@@ -174,13 +187,19 @@ def _scores(stage: Stage, arm: Arm, strategy: Strategy) -> Mapping[str, list[flo
     scores: dict[str, list[float]] = {"benign": [], "malicious": []}
     for verdict in getattr(strategy, "last_verdicts", None) or []:
         if verdict.score is not None:
-            kind = "malicious" if _is_malicious(stage, arm, verdict.client_id) else "benign"
+            kind = (
+                "malicious"
+                if _is_malicious(stage, arm, verdict.client_id)
+                else "benign"
+            )
             scores[kind].append(verdict.score)
     return scores
 
 
 def _is_malicious(stage: Stage, arm: Arm, node_id: int) -> bool:
-    return arm.attacked and stage.nodes.clients.get(node_id) in stage.federation.attackers
+    return (
+        arm.attacked and stage.nodes.clients.get(node_id) in stage.federation.attackers
+    )
 
 
 def _metric(metrics: MetricRecord | None, name: str) -> float | None:
@@ -197,8 +216,12 @@ def _write_truth(stage: Stage, arm: Arm, folder: Path) -> dict[str, str]:
     """
     node_of = {client: str(node) for node, client in stage.nodes.clients.items()}
     seen = _known_nodes(folder)
-    renamed = {node: node_of[client] for node, client in seen.items() if client in node_of}
-    _write(folder / "nodes.json", seen | {node: client for client, node in node_of.items()})
+    renamed = {
+        node: node_of[client] for node, client in seen.items() if client in node_of
+    }
+    _write(
+        folder / "nodes.json", seen | {node: client for client, node in node_of.items()}
+    )
     truth = {
         node_of[client]: {
             "partition_id": client,

@@ -86,7 +86,9 @@ def settings_from(config: DictConfig | Mapping[str, Any]) -> Settings:
     problems += _whole("simulation.client_cpus", plain["simulation"]["client_cpus"], 1)
     if plain["simulation"]["num_cpus"] is not None:
         problems += _whole("simulation.num_cpus", plain["simulation"]["num_cpus"], 1)
-    problems += _positive("warm_start.learning_rate", plain["warm_start"]["learning_rate"])
+    problems += _positive(
+        "warm_start.learning_rate", plain["warm_start"]["learning_rate"]
+    )
     problems += _positive("round_timeout", plain["round_timeout"])
     fraction = plain["fraction_train"]
     if not _is_number(fraction) or not 0 < fraction <= 1:
@@ -108,7 +110,7 @@ def settings_from(config: DictConfig | Mapping[str, Any]) -> Settings:
 
 
 def _structure(config: Mapping[str, Any]) -> list[str]:
-    """Return what is missing or in the place of something else; keys of their own are the user's."""
+    """Return what is missing or is no component or section; further keys are allowed."""
     problems = [
         f"Expected `{group}` to name a component, got {config.get(group)!r}. "
         f"Choose one, as in {group}={example}; fl-shield simulate --help lists them."
@@ -118,7 +120,9 @@ def _structure(config: Mapping[str, Any]) -> list[str]:
     for section, keys in SECTIONS.items():
         inside = config if section == "" else config.get(section)
         if not isinstance(inside, Mapping):
-            problems.append(expected(section, f"a section with {', '.join(keys)}", inside))
+            problems.append(
+                expected(section, f"a section with {', '.join(keys)}", inside)
+            )
             continue
         problems += [
             f"The setting `{f'{section}.{key}' if section else key}` is missing."
@@ -129,7 +133,11 @@ def _structure(config: Mapping[str, Any]) -> list[str]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
 
 
 def _whole(name: str, value: object, least: int) -> list[str]:
@@ -151,7 +159,9 @@ def _device(name: object) -> list[str]:
         import torch  # heavy; only asked for here
 
         if not torch.cuda.is_available():
-            return ["Expected `device` to be there, but torch finds no CUDA GPU. Set device=cpu."]
+            return [
+                "Expected `device` to be there, but torch finds no CUDA GPU. Set device=cpu."
+            ]
     return []
 
 
@@ -165,26 +175,40 @@ def _run_name(name: object) -> list[str]:
 
 def _arms(names: object) -> tuple[tuple[Arm, ...], list[str]]:
     listed = [names] if isinstance(names, str) else names
-    if not isinstance(listed, list) or not listed or len(set(map(str, listed))) < len(listed):
-        return (), [expected("arms", f"a list of different arms out of {', '.join(ARMS)}", names)]
-    problems = [unknown("arm", str(name), ARMS) for name in listed if str(name) not in ARMS]
+    if (
+        not isinstance(listed, list)
+        or not listed
+        or len(set(map(str, listed))) < len(listed)
+    ):
+        return (), [
+            expected(
+                "arms", f"a list of different arms out of {', '.join(ARMS)}", names
+            )
+        ]
+    problems = [
+        unknown("arm", str(name), ARMS) for name in listed if str(name) not in ARMS
+    ]
     return tuple(ARMS[str(name)] for name in listed if str(name) in ARMS), problems
 
 
 def _attackers(value: object, num_clients: object) -> tuple[int, list[str]]:
     """Return the number of attackers of a share below 1 or of a count."""
     constraint = "a share of the clients from 0 to below 1, or a number of them"
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not math.isfinite(value)
+    ):
         return 0, [expected("attackers", constraint, value)]
     if not isinstance(num_clients, int) or num_clients < 1:
         return 0, []  # said already
     # 1 is one client, 1.0 is all of them.
     count = value if isinstance(value, int) else round(value * num_clients)
     if value < 0 or (isinstance(value, float) and value > 1) or count > num_clients:
-        return 0, [expected("attackers", f"{constraint} (there are {num_clients})", value)]
-    if count == num_clients:
         return 0, [
-            f"Expected `attackers` to leave a benign client, got all {num_clients}. "
-            "With nobody benign there is no clean model to protect; lower attackers."
+            expected("attackers", f"{constraint} (there are {num_clients})", value)
         ]
+    if count == num_clients:
+        cure = "With nobody benign there is no clean model to protect; lower attackers."
+        return 0, [expected("attackers", "fewer than all clients", value, cure)]
     return count, []
