@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fl_shield.errors import ConfigurationError, unknown
+from fl_shield.errors import ConfigurationError, expected, unknown
 
 MODULE = "fl_shield.conf"
 """The package that holds the Hydra tree."""
@@ -42,22 +42,35 @@ def compose_config(
         ConfigurationError: in one sentence, naming the key or option and the nearest known one.
     """
     _check_known(overrides, has_own_folder=config_dir is not None)
-    extra = [f"hydra.searchpath=[pkg://{MODULE}]"] if config_dir else []
-    GlobalHydra.instance().clear()
     try:
-        if config_dir:
-            folder = Path(config_dir).expanduser().resolve()
-            if not folder.is_dir():
-                raise ConfigurationError(f"There is no configuration folder {config_dir!r}.")
-            with initialize_config_dir(str(folder), version_base="1.3"):
-                config = compose(name, overrides=[*extra, *overrides])
-        else:
-            with initialize_config_module(MODULE, version_base="1.3"):
-                config = compose(name, overrides=list(overrides))
+        config = _compose(overrides, config_dir, name)
         OmegaConf.resolve(config)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigurationError(_one_sentence(error)) from error
+    # Hydra raises ValueError for null groups, KeyError and TypeError for some odd overrides.
+    except (
+        HydraException,
+        OmegaConfBaseException,
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as error:
+        if isinstance(error, ConfigurationError):
+            raise
+        raise ConfigurationError(_one_sentence(error, overrides, config_dir, name)) from error
     return config
+
+
+def _compose(overrides: Sequence[str], config_dir: str | None, name: str) -> DictConfig:
+    GlobalHydra.instance().clear()
+    if config_dir is None:
+        with initialize_config_module(MODULE, version_base="1.3"):
+            return compose(name, overrides=list(overrides))
+    folder = Path(config_dir).expanduser().resolve()
+    if not folder.is_dir():
+        raise ConfigurationError(expected("--config-dir", "a folder with a Hydra tree", config_dir))
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        # A tree of the user's own need not bring a config.yaml: the shipped one is searched too.
+        search = f"hydra.searchpath=[pkg://{MODULE}]"
+        return compose(name, overrides=[search, *overrides])
 
 
 def _check_known(overrides: Sequence[str], *, has_own_folder: bool) -> None:
@@ -65,16 +78,18 @@ def _check_known(overrides: Sequence[str], *, has_own_folder: bool) -> None:
     keys = {*groups, *_primary_keys()}
     for override in overrides:
         key, equals, value = override.partition("=")
-        if not equals:
+        name = key.lstrip("+~")
+        if not equals and not key.startswith("~"):
             raise ConfigurationError(
                 f"Expected an override of the form key=value, got {override!r}. "
                 "For example: fl-shield simulate data=mnist rounds=10."
             )
-        name = key.lstrip("+~")
         top = re.split(r"[.@]", name)[0]
-        if top != "hydra" and top not in keys and not key.startswith("+"):
+        if top not in ("hydra", *keys) and not (has_own_folder and key.startswith("+")):
             raise ConfigurationError(unknown("setting", top, keys))
-        if name in groups and value not in (*groups[name], "null") and not has_own_folder:
+        if equals and name in groups and not has_own_folder and value not in groups[name]:
+            if name == "experiment" and value == "null":
+                continue
             raise ConfigurationError(unknown(name, value, groups[name]))
 
 
@@ -83,23 +98,27 @@ def _primary_keys() -> set[str]:
     return {str(key) for key in primary if key != "defaults"}
 
 
-def _one_sentence(error: Exception) -> str:
+def _one_sentence(
+    error: Exception, overrides: Sequence[str], config_dir: str | None, name: str
+) -> str:
     text = str(error)
-    key = re.search(r"Key '([^']+)' is not in struct", text)
-    full = re.search(r"full_key: (\S+)", text)
-    if key:
-        where = full.group(1) if full else key.group(1)
-        group = where.rpartition(".")[0]
-        return (
-            f"Unknown setting {where!r}. See the settings"
-            f"{f' of {group}' if group else ''} with: fl-shield simulate --cfg; "
-            f"to add one that a component takes, write +{where}=…"
-        )
-    foreign = re.search(r"Could not override '([^']+)'", text)
-    if foreign:
-        return (
-            f"Unknown setting {foreign.group(1)!r}. See the settings of "
-            f"{foreign.group(1).rpartition('.')[0] or 'a run'} with: fl-shield simulate --cfg."
-        )
+    refused = re.search(r"Could not (?:override|delete)[^']*'([^']+)'", text)
+    if refused:
+        return _unknown_key(refused.group(1), overrides, config_dir, name)
     first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
     return f"The configuration cannot be read: {first.strip()}"
+
+
+def _unknown_key(key: str, overrides: Sequence[str], config_dir: str | None, name: str) -> str:
+    """Return the message for a key that is not there: the ones beside it, and how to add it."""
+    parent, _, last = key.rpartition(".")
+    others = [o for o in overrides if o.partition("=")[0].lstrip("+~") != key]
+    add = f" To pass on a setting that the component takes but its file does not list: +{key}=…"
+    try:
+        section = OmegaConf.select(_compose(others, config_dir, name), parent) if parent else None
+    except (HydraException, OmegaConfBaseException, ValueError, KeyError, TypeError):
+        section = None
+    if not isinstance(section, DictConfig):
+        return f"Unknown setting {key!r}. fl-shield simulate --cfg shows all settings."
+    known = [str(k) for k in section if not str(k).startswith("_")]
+    return unknown(f"setting of {parent}", last, known) + add

@@ -7,9 +7,10 @@ without talking; it is cached per process.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,13 @@ from fl_shield.attacks.attack import Attack
 from fl_shield.data.partition import Parts
 from fl_shield.data.sampling import stratified_indices
 from fl_shield.data.task import Split, Task, model_inputs
-from fl_shield.errors import ConfigurationError, FlShieldError, expected
+from fl_shield.errors import (
+    ConfigurationError,
+    FlShieldError,
+    expected,
+    raise_all,
+    unknown,
+)
 from fl_shield.probes.probe_set import ProbeSet
 from fl_shield.simulations.settings import Settings
 from fl_shield.training.local import LocalTraining, train_locally
@@ -97,7 +104,7 @@ def build(config: Any, what: str, *args: Any, **kwargs: Any) -> Any:
         FlShieldError: as the component raised it, or naming the node whose settings do not fit.
     """
     try:
-        return instantiate(
+        built = instantiate(
             OmegaConf.create(copy.deepcopy(config)), *args, _convert_="object", **kwargs
         )
     except Exception as error:
@@ -108,6 +115,23 @@ def build(config: Any, what: str, *args: Any, **kwargs: Any) -> Any:
         if isinstance(cause, FlShieldError):
             raise cause from None
         raise ConfigurationError(f"The settings of `{what}` do not fit: {cause}") from error
+    if isinstance(built, partial):
+        _check_keywords(built, what)
+    return built
+
+
+def _check_keywords(component: partial[Any], what: str) -> None:
+    """Say at once what a later call with further arguments would stumble over."""
+    parameters = inspect.signature(component.func).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    raise_all(
+        [
+            unknown(f"setting of {what}", k, parameters)
+            for k in component.keywords
+            if k not in parameters
+        ]
+    )
 
 
 def derived_seed(*parts: int) -> int:

@@ -107,7 +107,7 @@ def settings_from(config: DictConfig | Mapping[str, Any]) -> Settings:
 
 
 def _structure(config: Mapping[str, Any]) -> list[str]:
-    """Return what is missing or in the place of something else; keys of their own are the user's."""
+    """Return what is missing or is no component or section; further keys are allowed."""
     problems = [
         f"Expected `{group}` to name a component, got {config.get(group)!r}. "
         f"Choose one, as in {group}={example}; fl-shield simulate --help lists them."
@@ -182,8 +182,6 @@ def _attackers(value: object, num_clients: object) -> tuple[int, list[str]]:
     if value < 0 or (isinstance(value, float) and value > 1) or count > num_clients:
         return 0, [expected("attackers", f"{constraint} (there are {num_clients})", value)]
     if count == num_clients:
-        return 0, [
-            f"Expected `attackers` to leave a benign client, got all {num_clients}. "
-            "With nobody benign there is no clean model to protect; lower attackers."
-        ]
+        cure = "With nobody benign there is no clean model to protect; lower attackers."
+        return 0, [expected("attackers", "fewer than all clients", value, cure)]
     return count, []

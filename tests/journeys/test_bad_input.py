@@ -16,7 +16,7 @@ from journeys._commands import run
         (["model=lstm"], "takes text"),
         (["defence.policy=drp"], "Did you mean 'drop'?"),
         (["--resume", "nowhere"], "holds no config.yaml"),
-        (["attackers=20"], "leave a benign client"),
+        (["attackers=20"], "fewer than all clients"),
     ],
 )
 def test_one_clear_sentence(overrides: list[str], says: str, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_attackers_are_a_share_or_a_number(attackers: str, clients: int, count: 
         ("fraction_train=1.5", "above 0 and at most 1, got 1.5"),
         ("attackers=1.5", "there are 20"),
         ("attackers=21", "there are 20"),
-        ("attackers=20", "leave a benign client, got all 20"),
+        ("attackers=20", "fewer than all clients, got 20"),
         ("arms=[clean,nobody]", "Unknown arm 'nobody'"),
         ("arms=[]", "a list of different arms"),
         ("device=tpu", "Unknown device 'tpu'"),
@@ -57,7 +57,7 @@ def test_all_problems_are_told_at_once() -> None:
     [
         ("roundz=3", "Unknown setting 'roundz'. Did you mean 'rounds'?"),
         ("data=minst", "Unknown data 'minst'. Did you mean 'mnist'?"),
-        ("model.widht=3", "Unknown setting 'model.widht'"),
+        ("model.widht=3", "Unknown setting of model 'widht'. Did you mean 'width'"),
         ("rounds", "of the form key=value, got 'rounds'"),
     ],
 )
