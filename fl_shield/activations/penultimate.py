@@ -64,7 +64,8 @@ def find_final_layer(model: nn.Module, inputs: Inputs, name: str | None = None) 
     Raises:
         ModelError: if `name` is unknown or is not run, or if no layer can be found.
     """
-    modules = {key: module for key, module in model.named_modules() if key}
+    # A bare layer is a model too; its name in itself is "".
+    modules = {key: m for key, m in model.named_modules() if key or _has_own_parameters(m)}
     if name is not None and name not in modules:
         raise ModelError(unknown("layer", name, modules))
     ran: list[tuple[str, Tensor]] = []

@@ -53,8 +53,9 @@ def describe_geometry(
 
 def head_energy(update: Mapping[str, Tensor], head: str) -> Tensor:
     """Return the update's squared norm on each row (class) of the final layer, `(classes,)`."""
-    parts = [d.flatten(1) for key, d in update.items() if key == f"{head}.weight"]
-    parts += [d.reshape(-1, 1) for key, d in update.items() if key == f"{head}.bias"]
+    prefix = f"{head}." if head else ""
+    parts = [d.flatten(1) for key, d in update.items() if key == f"{prefix}weight"]
+    parts += [d.reshape(-1, 1) for key, d in update.items() if key == f"{prefix}bias"]
     if not parts:  # tied heads keep their weights elsewhere
         return torch.zeros(1)
     return torch.cat(parts, dim=1).square().sum(dim=1)

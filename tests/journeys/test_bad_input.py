@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from journeys._commands import run
+
+from tests.journeys._commands import run
 
 
 @pytest.mark.parametrize(

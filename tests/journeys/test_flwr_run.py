@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from journeys._commands import ROOT, SMALL, environment
+
+from tests.journeys._commands import ROOT, SMALL, environment
 
 pytestmark = pytest.mark.slow
 

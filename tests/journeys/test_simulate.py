@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from journeys._commands import SMALL, run, start
+
+from tests.journeys._commands import SMALL, run, start
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,104 @@
+"""The judge: evidence adds up and drains, thresholds have hysteresis, order does not matter."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fl_shield.descriptors.table import DescriptorTable
+from fl_shield.errors import ConfigurationError, StateError
+from fl_shield.judge.evidence import EvidenceBook
+from fl_shield.judge.judge import Judge
+from fl_shield.judge.policy import Policy
+from fl_shield.judge.verdict import Decision, Verdict
+
+scores_lists = st.lists(st.floats(-10, 10), min_size=1, max_size=12)
+
+
+def table(count: int) -> DescriptorTable:
+    values = np.tile(np.array([[1.0, -2.0]]), (count, 1))
+    return DescriptorTable(("a", "b"), values, values)
+
+
+def judged(judge: Judge, scores: list[float], number: int = 1) -> list[Verdict]:
+    rows = table(len(scores))
+    return judge.judge(number, range(1, len(scores) + 1), np.array(scores), rows, rows.standardised)
+
+
+def test_evidence_follows_its_formula() -> None:
+    judge = Judge(Policy(), EvidenceBook(decay=0.5, lower=-3.0, upper=5.0))
+    evidence = [judged(judge, [s], n)[0].evidence for n, s in enumerate([1.0, 1.0, -9.0, 9.0], 1)]
+    assert evidence == pytest.approx([1.0, 1.5, -3.0, 5.0])
+
+
+def test_excluded_clients_come_back_below_the_lower_threshold_only() -> None:
+    policy = Policy(threshold=99.0, evidence_threshold=2.0, readmission_threshold=1.0)
+    judge = Judge(policy, EvidenceBook(decay=1.0))
+    decisions = [
+        judged(judge, [score, 0.0, 0.0], number)[0].decision
+        for number, score in enumerate([1.5, 1.0, -1.0, -0.6], 1)  # 1.5, 2.5, 1.5, 0.9
+    ]
+    assert decisions == [Decision.KEEP, Decision.DROP, Decision.DROP, Decision.KEEP]
+
+
+@given(scores_lists, st.floats(0.0, 0.99))
+def test_no_more_than_the_share_is_dropped(scores: list[float], share: float) -> None:
+    verdicts = judged(Judge(Policy(max_drop_share=share)), scores)
+    dropped = sum(verdict.decision is Decision.DROP for verdict in verdicts)
+    assert dropped <= share * len(scores)
+
+
+@given(scores_lists, st.randoms(use_true_random=False))
+def test_the_order_of_clients_does_not_matter(scores: list[float], random) -> None:  # type: ignore[no-untyped-def]
+    order = list(range(len(scores)))
+    random.shuffle(order)
+    rows = table(len(scores))
+    one = Judge().judge(1, range(len(scores)), np.array(scores), rows, rows.standardised)
+    other = Judge().judge(1, order, np.array(scores)[order], rows, rows.standardised)
+    assert {v.client_id: v for v in one} == {v.client_id: v for v in other}
+
+
+@given(scores_lists, st.integers(0, 11), st.floats(0, 5))
+def test_a_higher_score_is_never_judged_more_mildly(
+    scores: list[float], index: int, more: float
+) -> None:
+    index %= len(scores)
+    raised = [s + more if i == index else s for i, s in enumerate(scores)]
+    weights = [judged(Judge(), values)[index].weight for values in (scores, raised)]
+    assert weights[1] <= weights[0]
+
+
+def test_the_book_forgets_who_was_not_seen_for_longest() -> None:
+    judge = Judge(Policy(), EvidenceBook(max_clients=3))
+    for number, client in enumerate((1, 2, 3, 4, 1), 1):
+        judge.judge(number, [client], np.array([0.0]), table(1), np.zeros((1, 2)))
+    assert sorted(judge.evidence) == [1, 3, 4]
+
+
+def test_state_comes_back_and_damage_is_named() -> None:
+    judge = Judge()
+    judged(judge, [1.0, 5.0, -2.0])
+    again = Judge()
+    again.load_state_dict(judge.state_dict())
+    assert again.state_dict() == judge.state_dict()
+    with pytest.raises(StateError, match="cannot be read"):
+        again.load_state_dict({"evidence": {"clients": [["x"]]}})
+
+
+def test_reasons_are_the_strongest_contributions() -> None:
+    verdict = judged(Judge(), [9.0, 0.0, 0.0])[0]
+    assert [(reason.name, reason.value) for reason in verdict.reasons] == [("a", 1.0), ("b", -2.0)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"action": "drp"}, "Unknown policy 'drp'"),
+        ({"threshold": float("nan")}, "a finite number, got nan"),
+        ({"readmission_threshold": 3.0}, "below evidence_threshold"),
+        ({"max_drop_share": 1.0}, "below 1, got 1"),
+    ],
+)
+def test_impossible_policies_are_named(settings: dict[str, object], match: str) -> None:
+    with pytest.raises(ConfigurationError, match=match):
+        Policy(**settings)  # type: ignore[arg-type]
