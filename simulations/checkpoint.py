@@ -31,6 +31,9 @@ KEPT = 2
 OPTIMISER_STATE = ("m_t", "v_t", "momentum_vector", "current_arrays")
 """Attributes in which Flower's server optimisers keep arrays between rounds."""
 
+OptimiserState = ArrayRecord | dict[str, NDArray[Any]] | list[NDArray[Any]]
+"""The three forms in which they do. Their order counts: Flower pairs some of them by position."""
+
 _log = logging.getLogger("flwr.fl_shield")
 
 
@@ -41,13 +44,14 @@ class Checkpoint:
     Attributes:
         round_number: Last round that was finished.
         arrays: Global model after it.
-        optimiser: State of the server optimiser, `"<layer>/<attribute>/<name>"` to array.
+        optimiser: State of the server optimiser: `"<layer>/<attribute>"`, with layer 0 the
+            outermost strategy, to what stands there.
         shield: State of the shield, None without one.
     """
 
     round_number: int
     arrays: ArrayRecord
-    optimiser: Mapping[str, NDArray[Any]]
+    optimiser: Mapping[str, OptimiserState]
     shield: Mapping[str, Any] | None
 
 
@@ -57,13 +61,18 @@ def write_checkpoint(
     """Write the checkpoint of a finished round and forget the oldest ones."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model/{name}": array.numpy() for name, array in arrays.items()}
-    tensors |= {f"optimiser/{name}": value for name, value in _optimiser_state(strategy).items()}
+    optimiser: dict[str, dict[str, Any]] = {}
+    for place, values in _optimiser_state(strategy).items():
+        named = _named(values)
+        optimiser[place] = {"kind": _kind(values), "names": list(named)}
+        tensors |= {f"optimiser/{place}/{name}": value for name, value in named.items()}
     # safetensors stores the memory as it lies; a view would be stored in the wrong order.
     blob = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
     shield = getattr(strategy, "state_dict", None)
     state = {
         "round": round_number,
         "names": list(arrays.keys()),
+        "optimiser": optimiser,  # safetensors sorts its names
         "sha256": hashlib.sha256(blob).hexdigest(),
         "shield": shield() if shield is not None else None,
     }
@@ -91,19 +100,16 @@ def restore(strategy: Strategy, checkpoint: Checkpoint) -> None:
     """Put server optimiser and shield back into the state of a checkpoint.
 
     Raises:
-        StateError: if the shield's state cannot be read.
+        StateError: if the shield's state cannot be read, or belongs to another strategy.
     """
-    grouped: dict[tuple[int, str], dict[str, NDArray[Any]]] = {}
-    for name, value in checkpoint.optimiser.items():
-        layer, attribute, key = name.split("/", 2)
-        grouped.setdefault((int(layer), attribute), {})[key] = value
     layers = _layers(strategy)
-    for (layer_number, attribute), values in grouped.items():
-        owner = layers[layer_number]
-        if attribute == "current_arrays" and not isinstance(getattr(owner, attribute, None), dict):
-            setattr(owner, attribute, ArrayRecord({k: Array(v) for k, v in values.items()}))
-        else:
-            setattr(owner, attribute, values)
+    for place, values in checkpoint.optimiser.items():
+        layer, attribute = place.split("/")
+        if int(layer) >= len(layers):
+            raise StateError(
+                "The checkpoint is that of another strategy. Resume with the same one."
+            )
+        setattr(layers[int(layer)], attribute, values)
     load_state = getattr(strategy, "load_state_dict", None)
     if load_state is not None and checkpoint.shield is not None:
         load_state(checkpoint.shield)
@@ -119,9 +125,11 @@ def _read(file: Path) -> Checkpoint:
         names = [str(name) for name in state["names"]]
         arrays = ArrayRecord({name: Array(tensors[f"model/{name}"]) for name in names})
         optimiser = {
-            name.removeprefix("optimiser/"): value
-            for name, value in tensors.items()
-            if name.startswith("optimiser/")
+            str(place): _formed(
+                entry["kind"],
+                {name: tensors[f"optimiser/{place}/{name}"] for name in entry["names"]},
+            )
+            for place, entry in state["optimiser"].items()
         }
         return Checkpoint(int(state["round"]), arrays, optimiser, state["shield"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
@@ -138,16 +146,33 @@ def _layers(strategy: Strategy) -> list[object]:
     return layers
 
 
-def _optimiser_state(strategy: Strategy) -> dict[str, NDArray[Any]]:
-    state: dict[str, NDArray[Any]] = {}
+def _optimiser_state(strategy: Strategy) -> dict[str, OptimiserState]:
+    state: dict[str, OptimiserState] = {}
     for number, layer in enumerate(_layers(strategy)):
         for attribute in OPTIMISER_STATE:
             values = getattr(layer, attribute, None)
-            if isinstance(values, ArrayRecord | dict):
-                for key, value in values.items():
-                    array = value.numpy() if isinstance(value, Array) else np.asarray(value)
-                    state[f"{number}/{attribute}/{key}"] = array
+            if values is not None:
+                state[f"{number}/{attribute}"] = values
     return state
+
+
+def _kind(values: OptimiserState) -> str:
+    if isinstance(values, ArrayRecord):
+        return "arrays"
+    return "list" if isinstance(values, list) else "dict"
+
+
+def _named(values: OptimiserState) -> dict[str, NDArray[Any]]:
+    if isinstance(values, ArrayRecord):
+        return {name: array.numpy() for name, array in values.items()}
+    pairs = values.items() if isinstance(values, dict) else enumerate(values)
+    return {str(name): np.asarray(value) for name, value in pairs}
+
+
+def _formed(kind: str, named: dict[str, NDArray[Any]]) -> OptimiserState:
+    if kind == "arrays":
+        return ArrayRecord({name: Array(value) for name, value in named.items()})
+    return list(named.values()) if kind == "list" else named
 
 
 def _replace(file: Path, content: bytes) -> None:

@@ -31,6 +31,11 @@ from fl_shield.simulations.nodes import NodeMap
 from fl_shield.simulations.progress import Display
 from fl_shield.tracking import Tracker
 
+UNTRAINED: dict[str, None] = dict.fromkeys(
+    ("loss", "seconds", "tpr", "fpr", "dropped", "rejected", "shield_seconds")
+)
+"""What the initial model has no figures for."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -88,7 +93,10 @@ def run_arm(stage: Stage, arm: Arm) -> None:
     if checkpoint is None:
         arrays = ArrayRecord(stage.federation.initial_model().state_dict())
         (folder / "rounds.jsonl").unlink(missing_ok=True)
-        _append(folder / "rounds.jsonl", {"round": 0, **_evaluate(stage.federation, arrays)})
+        _append(
+            folder / "rounds.jsonl",
+            {"round": 0, **UNTRAINED, **_evaluate(stage.federation, arrays)},
+        )
     else:
         arrays = checkpoint.arrays
         restore(strategy, replace(checkpoint, shield=_rename(checkpoint.shield, renamed)))

@@ -96,7 +96,8 @@ def test_neurotoxin_spares_the_largest_clean_gradients() -> None:
 
     def clean_loss() -> Tensor:
         # gradients: first layer (3, -10), second layer (-7)
-        return model(torch.tensor([[3.0, -10.0]])).sum()
+        output: Tensor = model(torch.tensor([[3.0, -10.0]]))
+        return output.sum()
 
     attack = Neurotoxin(spared_share=0.34).begin(model, clean_loss)
     assert attack.mask["0.weight"].tolist() == [[True, False]]

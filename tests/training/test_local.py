@@ -54,7 +54,7 @@ def test_equals_gradient_descent_by_hand(mu: float) -> None:
             for parameter, gradient, start in zip(
                 twin.parameters(), gradients, origin, strict=True
             ):
-                parameter -= 0.1 * (gradient + mu * (parameter - start))
+                parameter.sub_(0.1 * (gradient + mu * (parameter - start)))
     training = LocalTraining(learning_rate=0.1, epochs=3, batch_size=12, proximal_mu=mu)
     found = train_locally(model, split, training, seed=0)
     assert torch.allclose(weights(model), weights(twin), atol=1e-6)
@@ -73,7 +73,7 @@ def test_every_optimiser_learns(optimiser: str) -> None:
 
 def test_the_seed_decides_everything_and_touches_nothing_else() -> None:
     split, training = samples(25), LocalTraining(epochs=2, batch_size=8, momentum=0.9)
-    found = []
+    found: list[Tensor] = []
     for seed in (7, 7, 8):
         model = network(dropout=0.5)
         torch.manual_seed(len(found))  # the state of the process does not matter

@@ -26,7 +26,7 @@ LENGTH = 8
 def tokenizer(**settings: str) -> PreTrainedTokenizerFast:
     model = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, "[UNK]"))
     model.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=model,
         pad_token="[PAD]",
         unk_token="[UNK]",
