@@ -73,7 +73,7 @@ def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_in(site: Path, code: str, cwd: Path) -> str:
-    """Run code in a folder that is not the repository, with the unpacked wheel first on the path."""
+    """Run code away from the repository, with the unpacked wheel first on the path."""
     program = f"import sys; sys.path.insert(0, {str(site)!r})\n{code}"
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
