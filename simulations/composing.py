@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir, initialize_config_module
+from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -35,7 +35,7 @@ def compose_config(
 
     Args:
         overrides: Hydra overrides, for example `["data=mnist", "rounds=10"]`.
-        config_dir: A folder of the user's own that is searched as well.
+        config_dir: A folder of the user's own, whose groups add options to the shipped ones.
         name: Primary configuration.
 
     Raises:
@@ -60,17 +60,18 @@ def compose_config(
 
 
 def _compose(overrides: Sequence[str], config_dir: str | None, name: str) -> DictConfig:
+    search: list[str] = []
+    if config_dir is not None:
+        folder = Path(config_dir).expanduser().resolve()
+        if not folder.is_dir():
+            raise ConfigurationError(
+                expected("--config-dir", "a folder with a Hydra tree", config_dir)
+            )
+        # Searched after the shipped tree, which holds config.yaml: it adds options to groups.
+        search = [f"hydra.searchpath=['{folder.as_uri()}']"]
     GlobalHydra.instance().clear()
-    if config_dir is None:
-        with initialize_config_module(MODULE, version_base="1.3"):
-            return compose(name, overrides=list(overrides))
-    folder = Path(config_dir).expanduser().resolve()
-    if not folder.is_dir():
-        raise ConfigurationError(expected("--config-dir", "a folder with a Hydra tree", config_dir))
-    with initialize_config_dir(str(folder), version_base="1.3"):
-        # A tree of the user's own need not bring a config.yaml: the shipped one is searched too.
-        search = f"hydra.searchpath=[pkg://{MODULE}]"
-        return compose(name, overrides=[search, *overrides])
+    with initialize_config_module(MODULE, version_base="1.3"):
+        return compose(name, overrides=[*search, *overrides])
 
 
 def _check_known(overrides: Sequence[str], *, has_own_folder: bool) -> None:

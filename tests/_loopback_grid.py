@@ -10,6 +10,8 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
+UserConfig = dict[str, bool | float | int | str]
+
 
 class LoopbackGrid(Grid):
     """Simulates a node for each client, under random ids as Flower gives them.
@@ -35,11 +37,11 @@ class LoopbackGrid(Grid):
         self._contexts = {}
         for client in range(num_clients):
             node = self._rng.getrandbits(63)
-            config = {"partition-id": client, "num-partitions": num_clients}
+            config: UserConfig = {"partition-id": client, "num-partitions": num_clients}
             self._contexts[node] = Context(1, node, config, RecordDict(), {})
         self._replies: dict[str, Message] = {}
 
-    def set_run(self, run: object) -> None:  # type: ignore[override]
+    def set_run(self, run: object) -> None:
         """Nothing depends on the run."""
 
     @property
