@@ -70,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     simulate.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
     simulate.add_argument("--resume", metavar="RUN", help="run folder to go on with")
-    simulate.add_argument("--config-dir", metavar="DIR", help="a Hydra tree of your own")
+    simulate.add_argument(
+        "--config-dir", metavar="DIR", help="more options: your folder of GROUP/NAME.yaml"
+    )
     simulate.add_argument("--cfg", action="store_true", help="print the configuration and stop")
     simulate.set_defaults(run=_simulate)
     report = commands.add_parser(

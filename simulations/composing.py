@@ -68,7 +68,7 @@ def _compose(overrides: Sequence[str], config_dir: str | None, name: str) -> Dic
                 expected("--config-dir", "a folder with a Hydra tree", config_dir)
             )
         # Searched after the shipped tree, which holds config.yaml: it adds options to groups.
-        search = [f"hydra.searchpath=['{folder.as_uri()}']"]
+        search = [f"hydra.searchpath=['file://{folder}']"]
     GlobalHydra.instance().clear()
     with initialize_config_module(MODULE, version_base="1.3"):
         return compose(name, overrides=[*search, *overrides])

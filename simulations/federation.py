@@ -204,11 +204,14 @@ def _deal(task: Task, settings: Settings, probe_indices: torch.Tensor) -> Parts:
     mask[probe_indices] = False
     rest = mask.nonzero().flatten().numpy()
     partition = build(settings.config["partition"], "partition")
-    parts: Parts = partition(
-        labels=task.train.labels.numpy()[rest],
-        num_clients=settings.num_clients,
-        seed=derived_seed(settings.seed, 4) % 2**32,
-    )
+    try:
+        parts: Parts = partition(
+            labels=task.train.labels.numpy()[rest],
+            num_clients=settings.num_clients,
+            seed=derived_seed(settings.seed, 4) % 2**32,
+        )
+    except TypeError as error:  # a word where a number belongs
+        raise ConfigurationError(f"The settings of `partition` do not fit: {error}") from error
     return [rest[part] for part in parts]
 
 

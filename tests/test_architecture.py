@@ -147,6 +147,22 @@ def test_every_package_is_listed() -> None:
     assert sorted(listed) == sorted(with_init)
 
 
+def test_wandb_stays_in_tracking() -> None:
+    users = [
+        path
+        for path in modules("fl_shield")
+        if offences(imported(path.read_text(encoding="utf-8"), package_of(path)), ("wandb",))
+    ]
+    assert {path.parent.name for path in users} == {"tracking"}
+
+
+def test_constraints_are_plain_pins() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert len(pins) > 50
+    assert [pin for pin in pins if pin.count("==") != 1 or "://" in pin or "@" in pin] == []
+
+
 def test_the_mapping_and_the_links_agree() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     mapping = settings["tool"]["setuptools"]["package-dir"]

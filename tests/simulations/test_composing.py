@@ -15,11 +15,12 @@ from fl_shield.simulations.settings import settings_from
 
 
 def test_a_tree_of_the_users_own_adds_to_the_shipped_one(tmp_path: Path) -> None:
-    (tmp_path / "training").mkdir()
-    (tmp_path / "training" / "slow.yaml").write_text(
+    own = tmp_path / "my settings"  # with a space
+    (own / "training").mkdir(parents=True)
+    (own / "training" / "slow.yaml").write_text(
         "_target_: fl_shield.training.local.LocalTraining\nlearning_rate: 0.001\n"
     )
-    config = compose_config(["training=slow", "rounds=3"], str(tmp_path))
+    config = compose_config(["training=slow", "rounds=3"], str(own))
     assert config.training.learning_rate == 0.001
     assert (config.rounds, config.num_clients) == (3, 20)
     assert settings_from(config).rounds == 3
