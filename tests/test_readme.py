@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from _loopback_grid import LoopbackGrid
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
@@ -31,6 +30,7 @@ from fl_shield.simulations.cli import main as fl_shield_command
 from fl_shield.simulations.composing import compose_config, config_groups
 from fl_shield.simulations.settings import settings_from
 from fl_shield.triggers.protocol import Trigger
+from tests._loopback_grid import LoopbackGrid
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
