@@ -105,7 +105,7 @@ class WandbTracker:
             for key, value in summary.items():
                 if value is not None:
                     run.summary[f"final/{key}"] = value
-            run.finish(quiet=True)
+            run.finish()
 
         self._send(close)
         self._run = None
