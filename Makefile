@@ -40,7 +40,7 @@ lint: $(STAMP) ## check style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 types: $(STAMP) ## check types
-	$(BIN)/mypy -p fl_shield && $(BIN)/mypy benchmarks
+	$(BIN)/mypy -p fl_shield && $(BIN)/mypy tests benchmarks
 
 format: $(STAMP) ## format the code
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

@@ -21,9 +21,9 @@ def _accuracy_after(model: torch.nn.Module, task: Task, epochs: int) -> float:
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
     inputs, labels = model_inputs(task.train.inputs), task.train.labels
     for _ in range(epochs):
-        for batch in torch.randperm(len(labels)).split(32):
+        for batch in torch.randperm(len(labels)).split(32):  # type: ignore[no-untyped-call]
             optimiser.zero_grad()
-            torch.nn.functional.cross_entropy(model(inputs[batch]), labels[batch]).backward()
+            torch.nn.functional.cross_entropy(model(inputs[batch]), labels[batch]).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
     model.eval()
     with torch.no_grad():

@@ -48,7 +48,7 @@ def test_texts_become_padded_ids_that_decode_to_themselves(tmp_path: Path) -> No
     assert (ids.shape, ids.dtype) == ((20, 16), torch.int64)
     assert task.spec.pad_id == 0
     assert task.spec.vocab_size == len(tokenizer) > int(ids.max())
-    assert torch.all(ids[:, 0] == tokenizer.convert_tokens_to_ids("[CLS]"))
+    assert torch.all(ids[:, 0] == tokenizer.convert_tokens_to_ids("[CLS]"))  # type: ignore[call-overload]
     decoded = [tokenizer.decode(row, skip_special_tokens=True) for row in ids]
     assert decoded[3] == GOOD[3]
     assert task.train.labels.tolist() == [1] * 10 + [0] * 10
@@ -63,14 +63,14 @@ def test_long_texts_are_cut(tmp_path: Path) -> None:
 
 def test_word_labels_are_numbered_in_alphabetical_order(tmp_path: Path) -> None:
     rows = [(text, "pos" if label else "neg") for text, label in ROWS]
-    task = load(str(folder(tmp_path, rows)))
+    task = load(str(folder(tmp_path, rows)))  # type: ignore[arg-type]
     assert task.classes == ("neg", "pos")
     assert task.train.labels.tolist() == [1] * 10 + [0] * 10
 
 
 def test_numbers_are_ordered_as_numbers(tmp_path: Path) -> None:
     rows = [(f"text of {n}", n) for n in (10, 9, 2)] * 4
-    task = load(str(folder(tmp_path, rows)))
+    task = load(str(folder(tmp_path, rows)))  # type: ignore[arg-type]
     assert task.classes == ("2", "9", "10")
     assert task.train.labels[:3].tolist() == [2, 1, 0]
 
@@ -167,7 +167,7 @@ def test_folder_without_the_files_says_what_it_holds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("setting", ["text_column", "label_column"])
 def test_missing_column_is_named(tmp_path: Path, setting: str) -> None:
     with pytest.raises(DataError, match="no column 'x'; it has text, label"):
-        load(str(folder(tmp_path)), **{setting: "x"})
+        load(str(folder(tmp_path)), **{setting: "x"})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,8 @@ def test_noise_keeps_shape_range_and_seed() -> None:
     assert noise.shape == IMAGES.shape
     assert noise.min() >= IMAGES.min()
     assert noise.max() <= IMAGES.max()
-    assert torch.equal(noise, build_views(ProbeSet(IMAGES), seed=3)["noise"])
-    assert not torch.equal(noise, build_views(ProbeSet(IMAGES), seed=4)["noise"])
+    assert torch.equal(noise, build_views(ProbeSet(IMAGES), seed=3)["noise"])  # type: ignore[arg-type]
+    assert not torch.equal(noise, build_views(ProbeSet(IMAGES), seed=4)["noise"])  # type: ignore[arg-type]
 
 
 def test_token_noise_uses_the_tokens_of_the_clean_text() -> None:

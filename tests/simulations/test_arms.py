@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from _loopback_grid import LoopbackGrid
 from flwr.supercore.task_identity import TaskIdentity
 
 from fl_shield.errors import FlShieldError, StateError
@@ -21,6 +20,7 @@ from fl_shield.simulations.progress import Figures
 from fl_shield.simulations.server_app import prepare, run_arms
 from fl_shield.simulations.settings import Settings, settings_from
 from fl_shield.simulations.summary import write_summary
+from tests._loopback_grid import LoopbackGrid
 
 CLIENTS = 6
 SMALL = (

@@ -26,7 +26,7 @@ def test_probes_and_clients_share_no_sample_and_leave_none_out() -> None:
 
 
 def test_probes_show_every_class_alike() -> None:
-    counts = torch.bincount(federation("probes.num_samples=40").probe_set().labels)
+    counts = torch.bincount(federation("probes.num_samples=40").probe_set().labels)  # type: ignore[arg-type]
     assert counts.tolist() == [4] * 10
 
 

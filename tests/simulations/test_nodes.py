@@ -7,13 +7,13 @@ import time
 from typing import Any
 
 import pytest
-from _loopback_grid import LoopbackGrid
 from flwr.app import Context, Message, MessageType, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 
 from fl_shield.errors import FlShieldError
 from fl_shield.simulations.nodes import NodeMap, OrderedGrid, RunStopped, ask_nodes
+from tests._loopback_grid import LoopbackGrid
 
 
 @pytest.fixture(autouse=True)

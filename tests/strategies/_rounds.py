@@ -54,7 +54,7 @@ def honest_weights(client: int, reference: State, size: float = 0.1) -> Weights:
             weights[name] = np.asarray(7, dtype=np.int64)
         else:
             noise = size * rng.standard_normal(array.shape)
-            weights[name] = np.asarray(np.abs(array + noise), dtype=np.float32)
+            weights[name] = np.asarray(np.abs(array.astype(np.float64) + noise), dtype=np.float32)
     return weights
 
 
