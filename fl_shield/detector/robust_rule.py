@@ -13,8 +13,9 @@ activations of clean inputs (`growth`, `spread_ratio`), turns them (`turn`), dra
 one class (`concentration`, `flips`), serves one class row (`row_peak`) and does so with few, large
 weights (`sparsity`). In text it moves the rows of its trigger tokens (`token_peak`).
 
-Units were chosen on MNIST and AG News federations under blended, sinusoidal, Jumbo, word and phrase
-triggers; no other data set, and no patch trigger, was looked at for that.
+Symptoms, units and limits were chosen by hand on MNIST (blended, sinusoidal, Jumbo and patch
+triggers) and, for tokens, AG News federations. Federations on the digits of scikit-learn with a
+patch were looked at on the way, so the demonstration on them is no blind test of the rule.
 """
 
 from __future__ import annotations
