@@ -2,7 +2,8 @@
 
 One pass over the clients measures norms and the cohort's mean direction, a second one runs every
 client's (extrapolated) model on the probe views. Weights are read one client at a time, so memory
-is that of a few models, whatever the size of the cohort.
+is that of a few models, whatever the size of the cohort; what is kept of a client are logits on
+the probes and a sketch of its update, from which it is then compared with the others.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from fl_shield.activations.extrapolation import RAW, SCALES, extrapolate
 from fl_shield.activations.penultimate import PenultimateReader, call_model, find_final_layer
 from fl_shield.cohort import Cohort, State
 from fl_shield.descriptors.activation import describe_activations
+from fl_shield.descriptors.candidates import answers, describe_candidates
+from fl_shield.descriptors.excess import EPSILON, describe_excess, logit_shift
 from fl_shield.descriptors.geometry import describe_geometry, sum_of
-from fl_shield.descriptors.response import describe_response
+from fl_shield.descriptors.response import describe_fit, describe_response
+from fl_shield.descriptors.sketch import Sketcher, describe_relations
 from fl_shield.descriptors.standardise import standardise
 from fl_shield.descriptors.table import DescriptorTable
 from fl_shield.descriptors.tokens import (
@@ -32,15 +36,16 @@ from fl_shield.descriptors.tokens import (
     row_motion,
 )
 from fl_shield.errors import ConfigurationError, ModelError, expected
+from fl_shield.probes.candidates import choose_tokens, first_samples, jumbo_images, token_texts
 from fl_shield.probes.probe_set import Inputs, ProbeSet
 from fl_shield.probes.views import CLEAN, build_views, concatenate
 
 LIMIT = 1e6
 """Logits and activations of extrapolated models are limited to this size."""
 
-GUIDED = "guided"
+GUIDED, CANDIDATES = "guided", "candidates"
 GUIDED_SCALE = 4.0
-"""Scale at which update-guided probes are read; one, because each costs two forward passes."""
+"""Scale at which update-guided and candidate probes are read; one, because they are many."""
 
 Tensors = dict[str, Tensor]
 Reading = tuple[Tensor, Tensor]
@@ -54,6 +59,25 @@ class _CohortFacts:
     median_norm: float
     direction_sum: Tensors
     token_excess: Tensor | None
+    candidates: _Candidates | None
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Candidate triggers of a round and what the global model answers to them."""
+
+    inputs: Inputs
+    count: int
+    answers: Tensor
+
+
+@dataclass
+class _Kept:
+    """What is kept of every client for comparing it with the others."""
+
+    shifts: dict[str, list[Tensor]]
+    answers: list[Tensor]
+    sketches: list[Tensor]
 
 
 class Inspector:
@@ -96,6 +120,9 @@ class Inspector:
         num_classes = call_model(self._model, self._clean).shape[1]
         ProbeSet(probes.inputs, probes.labels, num_classes)  # labels must fit the model's classes
         self._reader = PenultimateReader(self._model, self.final_layer)
+        self._labels = None if probes.labels is None else probes.labels.to(self._device)
+        self._seed = seed
+        self._sketcher = Sketcher(seed)
         self._parameters = [name for name, _ in self._model.named_parameters()]
         self._expected = {name: tuple(t.shape) for name, t in self._model.state_dict().items()}
         # Tied weights stand in the state under each of their names, but are one parameter.
@@ -132,17 +159,21 @@ class Inspector:
         self.check_arrays(cohort.reference)
         reference = self._tensors(cohort.reference)
         baseline = self._read(reference, self._batch)
-        facts = self._survey(cohort, reference)
+        facts = self._survey(cohort, reference, baseline)
+        kept = _Kept({}, [], [])
         rows = [
-            self._describe_client(index, state, reference, baseline, facts)
+            self._describe_client(index, state, reference, baseline, facts, kept)
             for index, state in enumerate(self._states(cohort))
         ]
+        for name, values in _compare(kept).items():
+            for row, value in zip(rows, values.tolist(), strict=True):
+                row[name] = value
         names = tuple(rows[0]) if rows else ()
         raw = np.array([[row[name] for name in names] for row in rows], dtype=np.float64)
         raw = raw.reshape(len(rows), len(names))
         return DescriptorTable(names, raw, standardise(raw))
 
-    def _survey(self, cohort: Cohort, reference: Tensors) -> _CohortFacts:
+    def _survey(self, cohort: Cohort, reference: Tensors, baseline: Reading) -> _CohortFacts:
         norms: list[float] = []
         motions: list[Tensor] = []
         total = {name: torch.zeros_like(reference[name]) for name in self._parameters}
@@ -155,7 +186,32 @@ class Inspector:
             if self._embedding is not None:
                 motions.append(row_motion(update[self._embedding]))
         excess = excess_motion(torch.stack(motions)) if motions else None
-        return _CohortFacts(norms, float(np.median(norms)) if norms else 0.0, total, excess)
+        candidates = self._candidates(excess, reference, baseline) if norms else None
+        median = float(np.median(norms)) if norms else 0.0
+        return _CohortFacts(norms, median, total, excess, candidates)
+
+    def _candidates(
+        self, excess: Tensor | None, reference: Tensors, baseline: Reading
+    ) -> _Candidates | None:
+        """Return the candidate triggers of the round, None where there is nothing to draw."""
+        clean = first_samples(self._clean)
+        inputs: Inputs
+        if excess is not None:
+            tokens = choose_tokens(excess, self._seed).to(self._device)
+            inputs, count = token_texts(clean, tokens), len(tokens)
+        elif isinstance(clean, Tensor) and clean.is_floating_point() and clean.dim() == 4:
+            inputs = jumbo_images(clean, self._seed)
+            count = len(inputs) // len(clean)
+        else:
+            return None
+        own = self._answer(self._read(reference, inputs)[0], baseline, count, baseline)
+        return _Candidates(inputs, count, own)
+
+    def _answer(self, logits: Tensor, client: Reading, count: int, baseline: Reading) -> Tensor:
+        size = len(logits) // count
+        centred = baseline[0][self._slices[CLEAN]]
+        spread = (centred - centred.mean(dim=1, keepdim=True)).std() + EPSILON
+        return answers(logits, client[0][self._slices[CLEAN]][:size], count, spread)
 
     def _describe_client(
         self,
@@ -164,17 +220,22 @@ class Inspector:
         reference: Tensors,
         baseline: Reading,
         facts: _CohortFacts,
+        kept: _Kept,
     ) -> dict[str, float]:
         update = self._update(state, reference)
         norm = facts.norms[index]
         own = max(norm, 1e-12)
         count = max(len(facts.norms) - 1, 1)
         others = {k: (facts.direction_sum[k] - update[k] / own) / count for k in update}
-        row = describe_geometry(update, others, self.final_layer)
-        row |= self._describe_scale(RAW, self._read(state, self._batch), baseline)
+        row = describe_geometry(update, reference, others, self.final_layer)
+        kept.sketches.append(self._sketcher.sketch(update))
+        row |= self._describe_scale(RAW, self._read(state, self._batch), baseline, kept)
         for scale in self._scales:
             moved = reference | extrapolate(reference, update, norm, scale * facts.median_norm)
-            row |= self._describe_scale(f"{scale:g}", self._read(moved, self._batch), baseline)
+            reading = self._read(moved, self._batch)
+            row |= self._describe_scale(f"{scale:g}", reading, baseline, kept)
+        if facts.candidates is not None:
+            self._answer_candidates(reference, update, norm, baseline, facts, kept)
         if facts.token_excess is not None:
             excess = facts.token_excess[index]
             row |= describe_tokens(excess)
@@ -186,12 +247,36 @@ class Inspector:
             row |= self._named(f"{GUIDED_SCALE:g}/{GUIDED}", *readings)
         return row
 
-    def _describe_scale(self, scale: str, client: Reading, baseline: Reading) -> dict[str, float]:
+    def _answer_candidates(
+        self,
+        reference: Tensors,
+        update: Tensors,
+        norm: float,
+        baseline: Reading,
+        facts: _CohortFacts,
+        kept: _Kept,
+    ) -> None:
+        assert facts.candidates is not None
+        length = GUIDED_SCALE * facts.median_norm
+        moved = reference | extrapolate(reference, update, norm, length)
+        clean = self._read(moved, first_samples(self._clean))
+        logits = self._read(moved, facts.candidates.inputs)[0]
+        answered = self._answer(logits, clean, facts.candidates.count, baseline)
+        kept.answers.append((answered - facts.candidates.answers).cpu())
+
+    def _describe_scale(
+        self, scale: str, client: Reading, baseline: Reading, kept: _Kept
+    ) -> dict[str, float]:
         row: dict[str, float] = {}
         for view, where in self._slices.items():
             here = (client[0][where], client[1][where])
             there = (baseline[0][where], baseline[1][where])
             row |= self._named(f"{scale}/{view}", here, there)
+            shift = logit_shift(here[0], there[0]).cpu()
+            kept.shifts.setdefault(f"{scale}/{view}", []).append(shift)
+            if view == CLEAN:
+                fit = describe_fit(here[0], there[0], self._labels)
+                row |= {f"{name}@{scale}/{view}": value for name, value in fit.items()}
         return row
 
     @staticmethod
@@ -236,6 +321,21 @@ class Inspector:
     def _place_tensor(self, tensor: Tensor) -> Tensor:
         moved = tensor.to(self._device)
         return moved.float() if moved.is_floating_point() else moved
+
+
+def _compare(kept: _Kept) -> dict[str, Tensor]:
+    """Return descriptors that compare the clients with each other: name to `(clients,)`."""
+    if not kept.sketches:
+        return {}
+    columns = describe_relations(torch.stack(kept.sketches))
+    for place, shifts in kept.shifts.items():
+        found = describe_excess(torch.stack(shifts))
+        columns |= {f"{name}@{place}": values for name, values in found.items()}
+    if kept.answers:
+        found = describe_candidates(torch.stack(kept.answers))
+        place = f"{GUIDED_SCALE:g}/{CANDIDATES}"
+        columns |= {f"{name}@{place}": values for name, values in found.items()}
+    return columns
 
 
 def _limited(values: Tensor) -> Tensor:

@@ -10,10 +10,13 @@ angle.
 | `head_share` | share of ‖d‖² in the final classification layer | label-only changes live in the head |
 | `row_peak` | largest share of the head's ‖d‖² on one class row | one class is being served (DeepSight's energies) |
 | `sparsity` | ‖d‖₁ / (√n ‖d‖₂) | masked or projected updates |
+| `reach` | log of ‖d‖ / ‖global‖ | how far this federation moves at all |
+| `depth` | mean place of ‖d‖² in the order of the parameters, 0 first to 1 last | early layers learn triggers, late ones labels |
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -23,12 +26,16 @@ EPSILON = 1e-12
 
 
 def describe_geometry(
-    update: Mapping[str, Tensor], others: Mapping[str, Tensor], head: str
+    update: Mapping[str, Tensor],
+    reference: Mapping[str, Tensor],
+    others: Mapping[str, Tensor],
+    head: str,
 ) -> dict[str, float]:
     """Return the geometry descriptors of one client.
 
     Args:
         update: Client minus global parameters, by name.
+        reference: Global parameters, by name.
         others: Mean of the other clients' normalised updates, by name.
         head: Name of the final classification layer.
 
@@ -42,12 +49,17 @@ def describe_geometry(
     rows = head_energy(update, head)
     absolute = sum_of(update, lambda d: d.abs().sum())
     count = sum(d.numel() for d in update.values())
+    origin = sum_of({key: reference[key] for key in update}, lambda w: w.square().sum()) ** 0.5
+    parts = torch.tensor([float(d.square().sum()) for d in update.values()], dtype=torch.float64)
+    places = torch.linspace(0, 1, len(parts), dtype=torch.float64)
     return {
         "log_norm": float(torch.log(torch.tensor(norm + EPSILON))),
         "agreement": dot / (norm * other_norm + EPSILON),
         "head_share": float(rows.sum()) / (squared + EPSILON),
         "row_peak": float(rows.max() / (rows.sum() + EPSILON)),
         "sparsity": absolute / ((count**0.5) * norm + EPSILON),
+        "reach": math.log((norm + EPSILON) / (origin + EPSILON)),
+        "depth": float((parts * places).sum() / (parts.sum() + EPSILON)),
     }
 
 

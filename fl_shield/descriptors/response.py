@@ -15,6 +15,8 @@ order of the classes.
 | `concentration` | largest share of predictions falling on one class | everything becomes the target |
 | `uncertainty` | mean rise in predictive entropy, over log(classes) | poisoned labels blur, or sharpen, decisions |
 | `unevenness` | mean over classes of the standard deviation over samples of ΔL | shifts that depend on the input |
+| `fit` | mean rise of log p(label), clean view only; without labels, of the reference's prediction | honest training helps the task |
+| `fit_low` | min over classes of that mean over the class's samples | one class paid for the rest |
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ import torch
 from torch import Tensor
 
 EPSILON = 1e-6
+
+MAX_RISE = 20.0
+"""Log-probabilities are compared up to this difference."""
 
 
 def describe_response(client: Tensor, reference: Tensor) -> dict[str, float]:
@@ -55,6 +60,22 @@ def describe_response(client: Tensor, reference: Tensor) -> dict[str, float]:
         "uncertainty": float(entropy_rise) / math.log(classes),
         "unevenness": float(shift.std(dim=0, correction=0).mean()),
     }
+
+
+def describe_fit(client: Tensor, reference: Tensor, labels: Tensor | None) -> dict[str, float]:
+    """Return `fit` and `fit_low` of one client at one scale.
+
+    Args:
+        client: `(samples, classes)` logits on the clean view.
+        reference: The global model's.
+        labels: `(samples,)` true classes, None to take the reference's predictions.
+    """
+    labels = reference.argmax(dim=1) if labels is None else labels
+    at = labels[:, None]
+    rise = client.log_softmax(dim=1).gather(1, at) - reference.log_softmax(dim=1).gather(1, at)
+    rise = rise.squeeze(1).clamp(-MAX_RISE, MAX_RISE)
+    means = [rise[labels == label].mean() for label in torch.unique(labels)]
+    return {"fit": float(rise.mean()), "fit_low": float(torch.stack(means).min())}
 
 
 def _entropy(probabilities: Tensor) -> Tensor:

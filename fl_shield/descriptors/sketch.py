@@ -1,0 +1,68 @@
+"""Sketches of updates: a few hundred numbers that keep angles, so that all pairs can be compared.
+
+A count sketch (Charikar, Chen and Farach-Colton, 2002): every coordinate is added, with a random
+sign, to one random bucket. Inner products are kept in the mean, to within about one over the root
+of the number of buckets; memory does not grow with clients times parameters.
+
+| name | formula (u = unit update minus the mean unit update of the cohort, sketched) | why |
+|---|---|---|
+| `nearest` | largest cosine of u with another client's | colluding attackers share a goal (FoolsGold) |
+| `near_three` | mean of the three largest such cosines | a crowd of them |
+| `alone` | norm of u | how far from what the cohort agrees on |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+BUCKETS = 1024
+EPSILON = 1e-12
+
+
+class Sketcher:
+    """Sketches updates; the same seed gives the same buckets.
+
+    Args:
+        seed: Seed of buckets and signs.
+        buckets: Numbers in a sketch.
+    """
+
+    def __init__(self, seed: int = 0, buckets: int = BUCKETS) -> None:
+        self._seed, self._buckets = seed, buckets
+        self._plans: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def sketch(self, update: Mapping[str, Tensor]) -> Tensor:
+        """Return the sketch `(buckets,)` of an update; parameters are known by their names."""
+        total = torch.zeros(self._buckets, dtype=torch.float64)
+        for number, (name, delta) in enumerate(update.items()):
+            if name not in self._plans:
+                self._plans[name] = self._plan(delta.numel(), number)
+            bucket, sign = self._plans[name]
+            values = delta.detach().flatten().cpu().double() * sign
+            total.index_add_(0, bucket, values)
+        return total
+
+    def _plan(self, size: int, number: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(self._seed * 100_003 + number)
+        bucket = torch.randint(self._buckets, (size,), generator=generator)
+        sign = torch.randint(2, (size,), generator=generator).double() * 2 - 1
+        return bucket, sign
+
+
+def describe_relations(sketches: Tensor) -> dict[str, Tensor]:
+    """Return name to `(clients,)` values, from the `(clients, buckets)` sketches of a cohort."""
+    count = len(sketches)
+    unit = sketches / sketches.norm(dim=1, keepdim=True).clamp_min(EPSILON)
+    residual = unit - unit.mean(dim=0)
+    alone = residual.norm(dim=1)
+    if count < 2:
+        zero = torch.zeros(count)
+        return {"nearest": zero, "near_three": zero, "alone": alone}
+    direction = residual / alone.clamp_min(EPSILON)[:, None]
+    cosine = direction @ direction.T
+    cosine.fill_diagonal_(-1.0)
+    top = cosine.topk(min(3, count - 1), dim=1).values
+    return {"nearest": top[:, 0], "near_three": top.mean(dim=1), "alone": alone}

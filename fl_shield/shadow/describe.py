@@ -1,0 +1,74 @@
+"""From stored federations to episode tables: what a server with a few clean samples would see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fl_shield.data.task import Split, model_inputs
+from fl_shield.errors import ConfigurationError, expected
+from fl_shield.inspection import Inspector
+from fl_shield.probes.probe_set import ProbeSet
+from fl_shield.shadow.domain import Domain
+from fl_shield.shadow.store import StoredRun
+from fl_shield.shadow.table import EpisodeTable
+
+CLEAN_SAMPLES = 16
+"""Clean samples of the server in the figures that are headlines."""
+
+
+def probe_set(probes: Split, num_classes: int, clean_samples: int) -> ProbeSet:
+    """Return the first `clean_samples` of a stored run's probes, which even out the classes.
+
+    Raises:
+        ConfigurationError: if there are fewer.
+    """
+    if not 1 <= clean_samples <= len(probes):
+        raise ConfigurationError(
+            expected("clean_samples", f"between 1 and {len(probes)}", clean_samples)
+        )
+    part = Split(probes.inputs[:clean_samples], probes.labels[:clean_samples])
+    return ProbeSet(model_inputs(part.inputs), part.labels, num_classes)
+
+
+def describe_run(
+    run: StoredRun, domain: Domain, clean_samples: int = CLEAN_SAMPLES, seed: int = 0
+) -> list[EpisodeTable]:
+    """Return the tables of a federation's rounds.
+
+    Args:
+        run: The federation.
+        domain: Its domain, which knows its architecture.
+        clean_samples: Clean samples of the server.
+        seed: Seed of the noise and candidate views.
+    """
+    spec = domain.task.spec
+    model = domain.architectures[run.facts["architecture"]].model(spec)
+    inspector = Inspector(
+        model, probe_set(run.probes(), spec.num_classes, clean_samples), seed=seed
+    )
+    tables = []
+    for entry in run.rounds:
+        cohort = run.cohort(entry)
+        table = inspector.describe(cohort)
+        tables.append(
+            EpisodeTable(
+                domain=run.domain,
+                run=run.name,
+                round_number=int(entry["round"]),
+                names=table.names,
+                raw=table.raw,
+                malicious=np.array(entry["malicious"], dtype=bool),
+                client_ids=np.array([client.client_id for client in cohort.clients]),
+                facts=episode_facts(run, entry, clean_samples),
+            )
+        )
+    return tables
+
+
+def episode_facts(run: StoredRun, entry: Mapping[str, Any], clean_samples: int) -> dict[str, Any]:
+    """Return the facts of one round: the run's, the round's, and what the server had."""
+    facts = {**run.facts, **entry["facts"]}
+    return facts | {"harm": entry["harm"], "clean_samples": clean_samples}
