@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fl_shield.activations.directions import token_directions
 from fl_shield.activations.extrapolation import RAW, SCALES, extrapolate
 from fl_shield.activations.penultimate import PenultimateReader, call_model, find_final_layer
 from fl_shield.cohort import Cohort, State
@@ -34,6 +35,7 @@ from fl_shield.descriptors.tokens import (
     find_embedding,
     insert_tokens,
     row_motion,
+    row_pull,
 )
 from fl_shield.errors import ConfigurationError, ModelError, expected
 from fl_shield.probes.candidates import choose_tokens, first_samples, jumbo_images, token_texts
@@ -59,6 +61,7 @@ class _CohortFacts:
     median_norm: float
     direction_sum: Tensors
     token_excess: Tensor | None
+    token_pull: Tensor | None
     candidates: _Candidates | None
 
 
@@ -131,6 +134,7 @@ class Inspector:
         self._embedding = find_embedding(self._model) if probes.token_ids is not None else None
         if self._embedding is not None and probes.token_ids is not None:
             insert_tokens(probes.token_ids, torch.zeros(NUM_GUIDED, dtype=torch.int64))
+            self._filler = int(probes.token_ids.flatten().mode().values)
 
     def check_arrays(self, arrays: State) -> None:
         """Check that the federated arrays are those of the model.
@@ -176,6 +180,8 @@ class Inspector:
     def _survey(self, cohort: Cohort, reference: Tensors, baseline: Reading) -> _CohortFacts:
         norms: list[float] = []
         motions: list[Tensor] = []
+        pulls: list[Tensor] = []
+        directions = self._token_directions(reference)
         total = {name: torch.zeros_like(reference[name]) for name in self._parameters}
         for state in self._states(cohort):
             update = self._update(state, reference)
@@ -183,22 +189,36 @@ class Inspector:
             norms.append(norm)
             for name, direction in update.items():
                 total[name] += direction / max(norm, 1e-12)
-            if self._embedding is not None:
+            if self._embedding is not None and directions is not None:
                 motions.append(row_motion(update[self._embedding]))
+                pulls.append(row_pull(update[self._embedding], directions))
         excess = excess_motion(torch.stack(motions)) if motions else None
-        candidates = self._candidates(excess, reference, baseline) if norms else None
+        pull = excess_motion(torch.stack(pulls)) if pulls else None
+        candidates = self._candidates(excess, pull, reference, baseline) if norms else None
         median = float(np.median(norms)) if norms else 0.0
-        return _CohortFacts(norms, median, total, excess, candidates)
+        return _CohortFacts(norms, median, total, excess, pull, candidates)
+
+    def _token_directions(self, reference: Tensors) -> Tensor | None:
+        """Return the directions in which an inserted token's embedding means each class."""
+        if self._embedding is None:
+            return None
+        clean = token_texts(first_samples(self._clean), [(self._filler,)])
+        layer = self._embedding.removesuffix(".weight")
+        return token_directions(self._model, reference, layer, clean)
 
     def _candidates(
-        self, excess: Tensor | None, reference: Tensors, baseline: Reading
+        self,
+        excess: Tensor | None,
+        pull: Tensor | None,
+        reference: Tensors,
+        baseline: Reading,
     ) -> _Candidates | None:
         """Return the candidate triggers of the round, None where there is nothing to draw."""
         clean = first_samples(self._clean)
         inputs: Inputs
-        if excess is not None:
-            tokens = choose_tokens(excess, self._seed).to(self._device)
-            inputs, count = token_texts(clean, tokens), len(tokens)
+        if excess is not None and pull is not None:
+            chosen = choose_tokens(excess, pull, self._seed)
+            inputs, count = token_texts(clean, chosen), len(chosen)
         elif isinstance(clean, Tensor) and clean.is_floating_point() and clean.dim() == 4:
             inputs = jumbo_images(clean, self._seed)
             count = len(inputs) // len(clean)
@@ -236,9 +256,9 @@ class Inspector:
             row |= self._describe_scale(f"{scale:g}", reading, baseline, kept)
         if facts.candidates is not None:
             self._answer_candidates(reference, update, norm, baseline, facts, kept)
-        if facts.token_excess is not None:
+        if facts.token_excess is not None and facts.token_pull is not None:
             excess = facts.token_excess[index]
-            row |= describe_tokens(excess)
+            row |= describe_tokens(excess, facts.token_pull[index])
             moved = reference | extrapolate(
                 reference, update, norm, GUIDED_SCALE * facts.median_norm
             )

@@ -7,6 +7,10 @@ that no honest client's data explain. Rows that many clients move are ordinary v
 |---|---|---|
 | `token_peak` | max over tokens of r − cohort median of r | one word was taught |
 | `token_top` | mean of the `NUM_GUIDED` largest excesses | a phrase was taught |
+| `pull_peak`, `pull_top` | the same of p, the largest over classes of ΔE[v]·g_c, over its root mean square | a word was taught to *mean* a class |
+
+g_c is the gradient of the centred logit of class c by the embedding of an inserted token, under the
+global model: a row may move far and mean nothing, or little and in the one direction that counts.
 """
 
 from __future__ import annotations
@@ -41,15 +45,30 @@ def row_motion(update: Tensor) -> Tensor:
     return scaled
 
 
+def row_pull(update: Tensor, directions: Tensor) -> Tensor:
+    """Return how far each row moved towards a class, `(tokens,)`, over its root mean square.
+
+    Args:
+        update: `(tokens, features)` motion of the embedding.
+        directions: `(classes, features)` gradients g_c.
+    """
+    pull = (update @ directions.T).amax(dim=1)
+    scaled: Tensor = pull / (pull.square().mean().sqrt() + EPSILON)
+    return scaled
+
+
 def excess_motion(motions: Tensor) -> Tensor:
     """Return each client's row motion minus the cohort's median, `(clients, tokens)`."""
     return motions - motions.median(dim=0).values
 
 
-def describe_tokens(excess: Tensor) -> dict[str, float]:
-    """Return the token descriptors of one client from its `(tokens,)` excess row motion."""
-    top = excess.topk(min(NUM_GUIDED, len(excess))).values
-    return {"token_peak": float(top[0]), "token_top": float(top.mean())}
+def describe_tokens(excess: Tensor, pull: Tensor) -> dict[str, float]:
+    """Return the token descriptors of one client from its `(tokens,)` excess motion and pull."""
+    row: dict[str, float] = {}
+    for name, values in (("token", excess), ("pull", pull)):
+        top = values.topk(min(NUM_GUIDED, len(values))).values
+        row |= {f"{name}_peak": float(top[0]), f"{name}_top": float(top.mean())}
+    return row
 
 
 def insert_tokens(token_ids: Tensor, tokens: Tensor) -> Tensor:

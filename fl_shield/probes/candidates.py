@@ -6,6 +6,8 @@ described in `fl_shield.descriptors.candidates`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,9 @@ NUM_IMAGE_CANDIDATES = 12
 NUM_TOKEN_CANDIDATES = 24
 NUM_RANDOM_TOKENS = 4
 """Of the token candidates, how many are random words."""
+
+JOINT = 4
+"""Tokens of a joint candidate."""
 
 
 def first_samples(inputs: Inputs, count: int = NUM_SAMPLES) -> Inputs:
@@ -50,36 +55,50 @@ def jumbo_images(images: Tensor, seed: int, count: int = NUM_IMAGE_CANDIDATES) -
     return torch.cat(parts) * span + low
 
 
-def choose_tokens(excess: Tensor, seed: int, count: int = NUM_TOKEN_CANDIDATES) -> Tensor:
-    """Return token ids `(at most count,)`: those that clients moved most, and a few random ones.
+def choose_tokens(
+    motion: Tensor, pull: Tensor, seed: int, count: int = NUM_TOKEN_CANDIDATES
+) -> list[tuple[int, ...]]:
+    """Return candidate triggers, each of one token or of several that are inserted together.
+
+    Half of the single tokens are those whose rows moved most, half those pulled most to a class;
+    some are random; and clients propose their `JOINT` most pulled tokens together.
 
     Args:
-        excess: `(clients, tokens)` excess row motion.
+        motion: `(clients, tokens)` excess row motion.
+        pull: `(clients, tokens)` excess row pull.
         seed: Seed of the random ones.
-        count: Number of candidates; every client proposes as many.
+        count: Number of single-token candidates; every client proposes as many.
     """
-    clients, vocabulary = excess.shape
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randperm(vocabulary, generator=generator)[:NUM_RANDOM_TOKENS]
-    room = max(count - len(drawn), 1)
-    each = min(max(room // max(clients, 1), 1), vocabulary)
-    values, tokens = excess.topk(each, dim=1)
-    order = values.flatten().argsort(descending=True, stable=True)
-    guided = list(dict.fromkeys(tokens.flatten()[order].tolist()))[:room]
-    return torch.tensor(list(dict.fromkeys(guided + drawn.tolist())))
+    drawn = torch.randperm(motion.shape[1], generator=generator)[:NUM_RANDOM_TOKENS].tolist()
+    room = max((count - len(drawn)) // 2, 1)
+    singles = dict.fromkeys([*_proposed(motion, room), *_proposed(pull, room), *drawn])
+    proposals = pull.topk(min(JOINT, pull.shape[1]), dim=1)
+    order = proposals.values.mean(dim=1).argsort(descending=True, stable=True)
+    joint = [tuple(proposals.indices[row].tolist()) for row in order[:count].tolist()]
+    return [*((token,) for token in singles), *dict.fromkeys(joint)]
 
 
-def token_texts(clean: Inputs, tokens: Tensor) -> Inputs:
-    """Return clean texts with each token inserted in turn, `(tokens · samples, length)`."""
+def token_texts(clean: Inputs, candidates: Sequence[tuple[int, ...]]) -> Inputs:
+    """Return clean texts with each candidate inserted in turn, `(candidates · samples, length)`."""
+    tokens = [torch.tensor(candidate) for candidate in candidates]
     if isinstance(clean, Tensor):
-        return torch.cat([insert_tokens(clean, token[None]) for token in tokens])
-    ids = torch.cat([insert_tokens(clean["input_ids"], token[None]) for token in tokens])
+        return torch.cat([insert_tokens(clean, token) for token in tokens])
     copies = {
         key: tensor.repeat(len(tokens), *[1] * (tensor.dim() - 1)) for key, tensor in clean.items()
     }
-    copies["input_ids"] = ids
+    copies["input_ids"] = torch.cat([insert_tokens(clean["input_ids"], token) for token in tokens])
     if "attention_mask" in clean:
-        one = torch.ones(1, dtype=torch.int64)
-        mask = insert_tokens(clean["attention_mask"], one)
-        copies["attention_mask"] = mask.repeat(len(tokens), 1)
+        mask = clean["attention_mask"]
+        copies["attention_mask"] = torch.cat(
+            [insert_tokens(mask, torch.ones_like(token)) for token in tokens]
+        )
     return copies
+
+
+def _proposed(excess: Tensor, room: int) -> list[int]:
+    """Return up to `room` tokens, those of largest excess first, every client heard."""
+    each = min(max(room // max(len(excess), 1), 1), excess.shape[1])
+    values, tokens = excess.topk(each, dim=1)
+    order = values.flatten().argsort(descending=True, stable=True)
+    return list(dict.fromkeys(tokens.flatten()[order].tolist()))[:room]

@@ -36,16 +36,13 @@ IMAGE_TRIGGERS = ("patch", "pixel", "blend", "sig", "clean_label", "dba", "jumbo
 TEXT_TRIGGERS = ("word", "words", "sentence", "jumbo")
 """Trigger families that attackers draw from; `clean_label` is SIG on target-class samples only."""
 
-SIZES: Range = (60, 300)
-"""Mean samples of a client; fewer where the data set is small."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class RecipeRanges:
     """Ranges that recipes are drawn from.
 
     Attributes:
         cohort: Clients of a round, one drawn uniformly.
+        samples: Mean samples of a client, uniform; fewer where the data set is small.
         alpha: Concentration of the Dirichlet partition, log-uniform.
         attacker_share: Share of the clients that is malicious, uniform; at least one attacker.
         clean_share: Share of the federations without attackers.
@@ -56,12 +53,13 @@ class RecipeRanges:
         wrappers: Model poisonings to draw from.
     """
 
-    cohort: tuple[int, ...] = (6, 10, 14, 20, 20, 30)
+    cohort: tuple[int, ...] = (6, 10, 14, 20, 20)
+    samples: Range = (40, 180)
     alpha: Range = (0.1, 10.0)
     attacker_share: Range = (0.04, 0.45)
     clean_share: float = 0.15
     stages: tuple[float, ...] = (0.05, 0.12, 0.25, 0.5, 1.0)
-    rounds: int = 6
+    rounds: int = 5
     oddity: float = 0.12
     triggers: tuple[str, ...] = ()
     wrappers: tuple[str, ...] = WRAPPERS
@@ -84,6 +82,7 @@ class RecipeRanges:
 
 EVALUATION = RecipeRanges(
     cohort=(20,),
+    samples=(60, 300),
     alpha=(0.2, 5.0),
     attacker_share=(0.05, 0.40),
     clean_share=0.25,
@@ -208,7 +207,7 @@ def draw_recipe(
         rate_factor=_log_uniform(rng, (0.5, 1.5)),
         stage=float(rng.choice(ranges.stages)),
         alpha=_log_uniform(rng, ranges.alpha),
-        mean_samples=float(rng.uniform(*SIZES)),
+        mean_samples=float(rng.uniform(*ranges.samples)),
         rounds=ranges.rounds,
         aggregate="all" if rng.random() < 0.4 else "honest",
         trigger=str(rng.choice(families)),

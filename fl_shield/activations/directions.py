@@ -1,0 +1,51 @@
+"""Directions in embedding space: what the embedding of one token has to become to mean a class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fl_shield.activations.penultimate import logits_of
+from fl_shield.probes.probe_set import Inputs
+
+PLACE = 1
+"""Position of the inserted token: behind the first, where Transformers classify."""
+
+
+def token_directions(
+    model: nn.Module, state: Mapping[str, Tensor], layer: str, inputs: Inputs
+) -> Tensor:
+    """Return `(classes, features)` gradients of the centred logits by the token at `PLACE`.
+
+    Args:
+        model: A text classifier in eval mode.
+        state: Weights to use.
+        layer: Name of its token embedding.
+        inputs: `(samples, length)` token ids, or the model's named inputs.
+
+    Returns:
+        Mean gradient over the samples, one row a class.
+    """
+    held: list[Tensor] = []
+
+    def hold(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        held.append(output.detach().requires_grad_())
+        return held[-1]
+
+    hook = model.get_submodule(layer).register_forward_hook(hold)
+    try:
+        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+            args, kwargs = ((inputs,), {}) if isinstance(inputs, Tensor) else ((), dict(inputs))
+            logits = logits_of(functional_call(model, dict(state), args, kwargs))
+            centred = (logits - logits.mean(dim=1, keepdim=True)).mean(dim=0)
+            rows = [
+                torch.autograd.grad(value, held[0], retain_graph=True)[0][:, PLACE].mean(dim=0)
+                for value in centred
+            ]
+    finally:
+        hook.remove()
+    return torch.stack(rows).detach()
