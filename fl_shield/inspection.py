@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from fl_shield.activations.directions import token_directions
 from fl_shield.activations.extrapolation import RAW, SCALES, extrapolate
 from fl_shield.activations.penultimate import PenultimateReader, call_model, find_final_layer
+from fl_shield.activations.universal import perturbed, universal_perturbations
 from fl_shield.cohort import Cohort, State
 from fl_shield.descriptors.activation import describe_activations
-from fl_shield.descriptors.candidates import answers, describe_candidates
+from fl_shield.descriptors.candidates import answers, describe_candidates, describe_inverted
 from fl_shield.descriptors.excess import EPSILON, describe_excess, logit_shift
 from fl_shield.descriptors.geometry import describe_geometry, sum_of
 from fl_shield.descriptors.response import describe_fit, describe_response
@@ -45,9 +46,12 @@ from fl_shield.probes.views import CLEAN, build_views, concatenate
 LIMIT = 1e6
 """Logits and activations of extrapolated models are limited to this size."""
 
-GUIDED, CANDIDATES = "guided", "candidates"
+GUIDED, CANDIDATES, INVERTED = "guided", "candidates", "inverted"
 GUIDED_SCALE = 4.0
 """Scale at which update-guided and candidate probes are read; one, because they are many."""
+
+NUM_OBEYED, MAX_OBEYED = 3, 24
+"""Tokens that the global model obeys already: candidates of each class, and of all together."""
 
 Tensors = dict[str, Tensor]
 Reading = tuple[Tensor, Tensor]
@@ -72,6 +76,7 @@ class _Candidates:
     inputs: Inputs
     count: int
     answers: Tensor
+    num_inverted: int
 
 
 @dataclass
@@ -80,6 +85,7 @@ class _Kept:
 
     shifts: dict[str, list[Tensor]]
     answers: list[Tensor]
+    inverted: list[Tensor]
     sketches: list[Tensor]
 
 
@@ -164,7 +170,7 @@ class Inspector:
         reference = self._tensors(cohort.reference)
         baseline = self._read(reference, self._batch)
         facts = self._survey(cohort, reference, baseline)
-        kept = _Kept({}, [], [])
+        kept = _Kept({}, [], [], [])
         rows = [
             self._describe_client(index, state, reference, baseline, facts, kept)
             for index, state in enumerate(self._states(cohort))
@@ -182,6 +188,7 @@ class Inspector:
         motions: list[Tensor] = []
         pulls: list[Tensor] = []
         directions = self._token_directions(reference)
+        obeyed = _obeyed(reference, self._embedding, directions)
         total = {name: torch.zeros_like(reference[name]) for name in self._parameters}
         for state in self._states(cohort):
             update = self._update(state, reference)
@@ -194,7 +201,7 @@ class Inspector:
                 pulls.append(row_pull(update[self._embedding], directions))
         excess = excess_motion(torch.stack(motions)) if motions else None
         pull = excess_motion(torch.stack(pulls)) if pulls else None
-        candidates = self._candidates(excess, pull, reference, baseline) if norms else None
+        candidates = self._candidates(excess, pull, obeyed, reference, baseline)
         median = float(np.median(norms)) if norms else 0.0
         return _CohortFacts(norms, median, total, excess, pull, candidates)
 
@@ -210,6 +217,7 @@ class Inspector:
         self,
         excess: Tensor | None,
         pull: Tensor | None,
+        obeyed: list[int],
         reference: Tensors,
         baseline: Reading,
     ) -> _Candidates | None:
@@ -217,15 +225,17 @@ class Inspector:
         clean = first_samples(self._clean)
         inputs: Inputs
         if excess is not None and pull is not None:
-            chosen = choose_tokens(excess, pull, self._seed)
-            inputs, count = token_texts(clean, chosen), len(chosen)
+            chosen = choose_tokens(excess, pull, obeyed, self._seed)
+            inputs, count, inverted = token_texts(clean, chosen), len(chosen), 0
         elif isinstance(clean, Tensor) and clean.is_floating_point() and clean.dim() == 4:
-            inputs = jumbo_images(clean, self._seed)
-            count = len(inputs) // len(clean)
+            classes = baseline[0].shape[1]
+            search = universal_perturbations(self._model, reference, clean, classes)
+            inputs = torch.cat([perturbed(clean, search), jumbo_images(clean, self._seed)])
+            count, inverted = len(inputs) // len(clean), len(search)
         else:
             return None
         own = self._answer(self._read(reference, inputs)[0], baseline, count, baseline)
-        return _Candidates(inputs, count, own)
+        return _Candidates(inputs, count, own, inverted)
 
     def _answer(self, logits: Tensor, client: Reading, count: int, baseline: Reading) -> Tensor:
         size = len(logits) // count
@@ -282,7 +292,10 @@ class Inspector:
         clean = self._read(moved, first_samples(self._clean))
         logits = self._read(moved, facts.candidates.inputs)[0]
         answered = self._answer(logits, clean, facts.candidates.count, baseline)
-        kept.answers.append((answered - facts.candidates.answers).cpu())
+        answered = (answered - facts.candidates.answers).cpu()
+        kept.answers.append(answered[facts.candidates.num_inverted :])
+        if facts.candidates.num_inverted:
+            kept.inverted.append(answered[: facts.candidates.num_inverted])
 
     def _describe_scale(
         self, scale: str, client: Reading, baseline: Reading, kept: _Kept
@@ -355,7 +368,20 @@ def _compare(kept: _Kept) -> dict[str, Tensor]:
         found = describe_candidates(torch.stack(kept.answers))
         place = f"{GUIDED_SCALE:g}/{CANDIDATES}"
         columns |= {f"{name}@{place}": values for name, values in found.items()}
+    if kept.inverted:
+        found = describe_inverted(torch.stack(kept.inverted))
+        place = f"{GUIDED_SCALE:g}/{INVERTED}"
+        columns |= {f"{name}@{place}": values for name, values in found.items()}
     return columns
+
+
+def _obeyed(reference: Tensors, embedding: str | None, directions: Tensor | None) -> list[int]:
+    """Return the tokens that mean a class most strongly to the global model, a few a class."""
+    if embedding is None or directions is None:
+        return []
+    meaning = reference[embedding] @ directions.T
+    top = meaning.topk(min(NUM_OBEYED, len(meaning)), dim=0).indices
+    return list(dict.fromkeys(top.T.flatten().tolist()))[:MAX_OBEYED]
 
 
 def _limited(values: Tensor) -> Tensor:

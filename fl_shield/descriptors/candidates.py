@@ -1,7 +1,7 @@
 """Candidate descriptors: which updates answer to candidate triggers, and the cohort does not.
 
 Candidates are random draws of the Jumbo distribution and, for text, the tokens whose embedding rows
-an update moved most. The answer of a client to a candidate is a double difference,
+an update moved most; *inverted* ones are what the global model itself already obeys, one a class. The answer of a client to a candidate is a double difference,
 
     R = [L_client(x + trigger) − L_client(x)] − [L_global(x + trigger) − L_global(x)],
 
@@ -14,6 +14,7 @@ a candidate and class. E is R minus its median over the clients.
 | `answer_top` | mean of the three largest candidates' max over classes of E | parts of a trigger answer too |
 | `answer_low` | min over candidates and classes of E | classes that give way |
 | `answer_focus` | largest share of one class in the positive part of E | all candidates open the same class |
+| `answer_own` | max over c of E of candidate c and class c, minus their mean; inverted candidates only | candidate c was made for class c |
 | `answer_peer` | largest cosine of E with another client's | colluding attackers answer alike |
 """
 
@@ -38,6 +39,13 @@ def describe_candidates(answers: Tensor) -> dict[str, Tensor]:
         "answer_focus": positive.amax(dim=1) / (positive.sum(dim=1) + EPSILON),
         "answer_peer": nearest_peer(excess.flatten(1)),
     }
+
+
+def describe_inverted(answers: Tensor) -> dict[str, Tensor]:
+    """Return the descriptors of inverted candidates, from `(clients, classes, classes)` answers."""
+    excess = answers - answers.median(dim=0).values
+    own = excess.diagonal(dim1=1, dim2=2)
+    return describe_candidates(answers) | {"answer_own": own.amax(dim=1) - own.mean(dim=1)}
 
 
 def answers(with_trigger: Tensor, without: Tensor, num_candidates: int, spread: Tensor) -> Tensor:

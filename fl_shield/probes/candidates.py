@@ -56,7 +56,11 @@ def jumbo_images(images: Tensor, seed: int, count: int = NUM_IMAGE_CANDIDATES) -
 
 
 def choose_tokens(
-    motion: Tensor, pull: Tensor, seed: int, count: int = NUM_TOKEN_CANDIDATES
+    motion: Tensor,
+    pull: Tensor,
+    obeyed: Sequence[int],
+    seed: int,
+    count: int = NUM_TOKEN_CANDIDATES,
 ) -> list[tuple[int, ...]]:
     """Return candidate triggers, each of one token or of several that are inserted together.
 
@@ -66,13 +70,14 @@ def choose_tokens(
     Args:
         motion: `(clients, tokens)` excess row motion.
         pull: `(clients, tokens)` excess row pull.
+        obeyed: Tokens that mean a class to the global model already.
         seed: Seed of the random ones.
         count: Number of single-token candidates; every client proposes as many.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(motion.shape[1], generator=generator)[:NUM_RANDOM_TOKENS].tolist()
     room = max((count - len(drawn)) // 2, 1)
-    singles = dict.fromkeys([*_proposed(motion, room), *_proposed(pull, room), *drawn])
+    singles = dict.fromkeys([*_proposed(motion, room), *_proposed(pull, room), *obeyed, *drawn])
     proposals = pull.topk(min(JOINT, pull.shape[1]), dim=1)
     order = proposals.values.mean(dim=1).argsort(descending=True, stable=True)
     joint = [tuple(proposals.indices[row].tolist()) for row in order[:count].tolist()]

@@ -1,0 +1,118 @@
+"""From descriptor tables to the detector's features: relative, absolute, and what is there at all.
+
+Three channels a column:
+
+1. signed log of the robust z-score in the cohort, `(x − median) / (1.4826 · MAD + unit / 10)`;
+2. signed log of `(x − median) / unit`, an *absolute* deviation: in a converged, quiet cohort a
+   hair's difference is many MADs and still no harm;
+3. 1 where the table has the column, else 0: image tables lack what only text has.
+
+The unit of a column is the typical spread (1.4826 · MAD) of benign clients in a round of training.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+CLIP = 1e6
+"""Raw descriptors are limited to this size, so that every input gives finite features."""
+
+GAUSSIAN = 1.4826
+FLOOR_SHARE = 0.1
+MIN_UNIT = 1e-6
+
+CHANNELS = 3
+
+
+class LabelledTable(Protocol):
+    """What `fit_features` needs of an episode table."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column names."""
+
+    @property
+    def raw(self) -> NDArray[np.float64]:
+        """`(clients, descriptors)` values."""
+
+    @property
+    def malicious(self) -> NDArray[np.bool_]:
+        """`(clients,)` truth."""
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Columns that a detector reads, and their units.
+
+    Attributes:
+        names: Column names, in the order of the features.
+        units: Typical spread of each over the benign clients of a round.
+    """
+
+    names: tuple[str, ...]
+    units: tuple[float, ...]
+
+    @property
+    def num_features(self) -> int:
+        """Features of a client."""
+        return CHANNELS * len(self.names)
+
+
+def fit_features(tables: Sequence[LabelledTable]) -> FeatureSpec:
+    """Return the columns of the tables, sorted, with their units.
+
+    Args:
+        tables: Training rounds; columns may differ between them.
+    """
+    spreads: dict[str, list[float]] = defaultdict(list)
+    for table in tables:
+        benign = _limited(table.raw[~table.malicious])
+        if not len(benign):
+            continue
+        spread = GAUSSIAN * np.median(np.abs(benign - np.median(benign, axis=0)), axis=0)
+        for name, value in zip(table.names, spread.tolist(), strict=True):
+            spreads[name].append(value)
+    names = tuple(sorted(spreads))
+    units = tuple(max(float(np.median(spreads[name])), MIN_UNIT) for name in names)
+    return FeatureSpec(names, units)
+
+
+def features_of(
+    spec: FeatureSpec, names: Sequence[str], raw: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Return the features `(clients, 3 · columns)` of a table; finite for every table.
+
+    Args:
+        spec: Columns and units.
+        names: Columns of the table; those that `spec` does not know are ignored.
+        raw: `(clients, descriptors)` values, NaN and infinities allowed.
+    """
+    count, width = raw.shape[0], len(spec.names)
+    place = {name: column for column, name in enumerate(names)}
+    known = [(k, place[name]) for k, name in enumerate(spec.names) if name in place]
+    relative, absolute, present = (np.zeros((count, width)) for _ in range(CHANNELS))
+    if known and count:
+        into, source = (np.array(side) for side in zip(*known, strict=True))
+        values = _limited(raw[:, source])
+        unit = np.array(spec.units)[into]
+        offset = values - np.median(values, axis=0)
+        spread = GAUSSIAN * np.median(np.abs(offset), axis=0)
+        relative[:, into] = _signed_log(offset / (spread + FLOOR_SHARE * unit))
+        absolute[:, into] = _signed_log(offset / unit)
+        present[:, into] = 1.0
+    return np.concatenate([relative, absolute, present], axis=1).astype(np.float32)
+
+
+def _limited(raw: NDArray[np.float64]) -> NDArray[np.float64]:
+    finite = np.nan_to_num(np.asarray(raw, dtype=np.float64), nan=0.0, posinf=CLIP, neginf=-CLIP)
+    return np.clip(finite, -CLIP, CLIP)
+
+
+def _signed_log(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.sign(values) * np.log1p(np.abs(values)), dtype=np.float64)
