@@ -1,0 +1,188 @@
+"""The learned detector: an ensemble of set networks over the features of a round, calibrated.
+
+It reads whichever of its columns a table has: images lack what only text has. Columns that it was
+not trained on are ignored. The networks compare clients with each other, so that with a single
+client there is nothing to compare: it stands at its own median, its relative and absolute features
+are zero, and its score is what an average client of a round of one gets. With two clients each is
+as far from their median as the other; the score then says how unlike they are, not which is to
+blame. `MetaShield` and `fl-shield audit` suspect nobody below three clients for that reason.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fl_shield.descriptors.table import DescriptorTable
+from fl_shield.detector.features import CHANNELS, FeatureSpec, features_of
+from fl_shield.detector.set_network import SetNetwork
+from fl_shield.errors import ConfigurationError, expected, raise_all
+
+STEPS = 8
+"""Points on the way from the median client to a client, at which contributions are measured."""
+
+MAX_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the networks' mean log-odds become scores, `(log-odds − offset) / scale`.
+
+    Attributes:
+        offset: Mean log-odds that become a score of 0.
+        scale: Log-odds in a unit of score, above 0.
+        threshold: Score from which a client is flagged, chosen for a rate of false alarms.
+
+    Raises:
+        ConfigurationError: naming every value that is out of range.
+    """
+
+    offset: float = 0.0
+    scale: float = 1.0
+    threshold: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Check all values at once."""
+        problems = [
+            expected(f"calibration.{name}", "a finite number", repr(value))
+            for name in ("offset", "scale", "threshold")
+            if not _is_finite(value := getattr(self, name))
+        ]
+        if not problems and self.scale <= 0.0:
+            problems.append(expected("calibration.scale", "above 0", self.scale))
+        raise_all(problems, ConfigurationError)
+
+
+class MetaDetector:
+    """Scores clients by an ensemble of trained set networks.
+
+    Args:
+        networks: One or more trained networks; copies are kept, in evaluation mode, on the CPU.
+        spec: Columns that they read, with their units.
+        calibration: From log-odds to scores, and the threshold.
+        card: What is known of the training, JSON-ready; kept as it is.
+        name: What logs call the detector.
+
+    Raises:
+        ConfigurationError: if there is no network, or one does not read the columns of `spec`.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[SetNetwork],
+        spec: FeatureSpec,
+        calibration: Calibration | None = None,
+        card: Mapping[str, Any] | None = None,
+        name: str = "meta-learned detector",
+    ) -> None:
+        if not networks:
+            raise ConfigurationError(expected("networks", "one network or more", "none"))
+        widths = {network.num_features for network in networks}
+        if widths != {spec.num_features}:
+            raise ConfigurationError(
+                f"The networks read {', '.join(map(str, sorted(widths)))} features and the columns "
+                f"make {spec.num_features} ({CHANNELS} for each of {len(spec.names)}). Give the "
+                "networks the FeatureSpec that they were trained with."
+            )
+        self.networks = [copy.deepcopy(network).cpu().float().eval() for network in networks]
+        for network in self.networks:
+            network.requires_grad_(False)
+        self.spec = spec
+        self.calibration = calibration or Calibration()
+        self.card = dict(card or {})
+        self.name = name
+
+    def __repr__(self) -> str:
+        return (
+            f"MetaDetector({self.name!r}, networks={len(self.networks)}, "
+            f"columns={len(self.spec.names)}, calibration={self.calibration!r})"
+        )
+
+    @property
+    def threshold(self) -> float:
+        """Score from which a client is flagged."""
+        return self.calibration.threshold
+
+    def score(self, table: DescriptorTable) -> NDArray[np.float64]:
+        """Return the scores `(clients,)`: calibrated mean log-odds; finite.
+
+        Raises:
+            ConfigurationError: if the table has clients and none of the columns that are known.
+        """
+        features = self._features(table)
+        if not len(table):
+            return np.zeros(0)
+        with torch.no_grad():
+            odds = torch.stack([network(features)[0] for network in self.networks]).mean(dim=0)
+        values = (odds.double().numpy() - self.calibration.offset) / self.calibration.scale
+        return np.asarray(values, dtype=np.float64)
+
+    def contributions(self, table: DescriptorTable) -> NDArray[np.float64]:
+        """Return `(clients, descriptors)` parts of the scores, zero for columns it does not know.
+
+        Integrated gradients (Sundararajan, Taly and Yan, 2017, equation 1) from a client at the
+        cohort's median to the client itself, what the network sees of the cohort held fixed. A
+        client's parts add up, but for the error of `STEPS` steps, to its score minus the median
+        client's.
+
+        Raises:
+            ConfigurationError: if the table has clients and none of the columns that are known.
+        """
+        features = self._features(table)
+        parts = np.zeros((len(table), len(table.names)))
+        if not len(table):
+            return parts
+        total = torch.zeros_like(features[0])
+        for network in self.networks:
+            total += _integrated_gradients(network, features)
+        total /= len(self.networks) * self.calibration.scale
+        by_column = total.reshape(len(table), CHANNELS, len(self.spec.names)).sum(dim=1)
+        place = {name: column for column, name in enumerate(table.names)}
+        for column, name in enumerate(self.spec.names):
+            if name in place:
+                parts[:, place[name]] = by_column[:, column].double().numpy()
+        return parts
+
+    def _features(self, table: DescriptorTable) -> Tensor:
+        """Return the features `(1, clients, features)` of a table."""
+        if len(table) and not set(table.names) & set(self.spec.names):
+            raise ConfigurationError(
+                f"The detector knows none of the table's columns ({_few(table.names)}); it was "
+                f"trained on {_few(self.spec.names)}. Describe updates with "
+                "fl_shield.inspection.Inspector, or train a detector on tables like this one."
+            )
+        return torch.from_numpy(features_of(self.spec, table.names, table.raw)).unsqueeze(0)
+
+
+def _integrated_gradients(network: SetNetwork, features: Tensor) -> Tensor:
+    """Return `(clients, features)`: each client's own features' parts in its log-odds."""
+    with torch.no_grad():
+        summary = network.summarise(network.encoder(features)).expand(STEPS, -1)
+    offset = features.clone()
+    # The median client has the same columns: that they are there speaks against nobody.
+    offset[..., 2 * features.shape[2] // CHANNELS :] = 0.0
+    share = (torch.arange(STEPS, dtype=features.dtype) + 0.5) / STEPS
+    path = features - offset + share[:, None, None] * offset
+    path.requires_grad_(True)
+    with torch.enable_grad():
+        odds = network.judge(network.encoder(path), summary)
+        (gradient,) = torch.autograd.grad(odds.sum(), path)
+    return gradient.mean(dim=0) * offset[0]
+
+
+def _few(names: Sequence[str]) -> str:
+    more = " …" if len(names) > MAX_SHOWN else ""
+    return ", ".join(map(repr, names[:MAX_SHOWN])) + more if names else "none"
+
+
+def _is_finite(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)  # type: ignore[arg-type]
