@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from fl_shield.simulations.audit_cli import add_audit_command
+
 EXIT_USAGE = 2
 """Exit status when the user's settings or files are wrong."""
 
@@ -80,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("run_folder", metavar="RUN", help="the run folder")
     report.set_defaults(run=_report)
+    add_audit_command(commands)
     return parser
 
 
