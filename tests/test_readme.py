@@ -193,6 +193,11 @@ def test_commands_are_understood(
         # of argparse is a SystemExit).
         assert fl_shield_command([*words[:-1], str(tmp_path / "none")]) == 2
         assert "run folder" in capsys.readouterr().err
+    elif words[0] == "audit":
+        # What is audited is not there: refused for that, not for the form of the command.
+        words[1] = str(tmp_path / "none")
+        assert fl_shield_command(words) == 2
+        assert "a folder of captures or an audit log" in capsys.readouterr().err
     elif "--config-dir" in words:
         (tmp_path / "trigger").mkdir()
         own = tmp_path / "trigger" / "stripes.yaml"

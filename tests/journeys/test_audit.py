@@ -1,16 +1,23 @@
 """`fl-shield audit` as its user runs it: real captures of a small federation, and real logs."""
 
 import json
+import shutil
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from flwr.app import ArrayRecord
+from flwr.supercore.task_identity import TaskIdentity
 from safetensors.torch import save_file
 
 from fl_shield.audit import AuditLog
 from fl_shield.judge.verdict import Decision, Reason, Verdict
 from fl_shield.simulations.cli import main
+from tests import test_readme as readme
+from tests._loopback_grid import LoopbackGrid
 from tests.journeys._captures import (
     FIRST_ID,
     HONEST,
@@ -157,8 +164,6 @@ def test_one_clear_sentence(
 
 
 def test_a_damaged_capture_is_named(place: Path) -> None:
-    import shutil
-
     shutil.copytree(place / "honest", place / "torn", dirs_exist_ok=True)
     weights = sorted((place / "torn").glob("client-*"))[1]
     weights.write_bytes(weights.read_bytes()[:-4])
@@ -166,6 +171,32 @@ def test_a_damaged_capture_is_named(place: Path) -> None:
     assert status == 2
     assert f"{weights.name} is damaged" in errors
     assert "Traceback" not in errors
+
+
+def test_the_documented_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that keeps its rounds, probes in a file, an exported model, and their audit."""
+    for name in ("_run_id", "_task_id", "_node_id"):  # messages ask the process for its identity
+        monkeypatch.setattr(TaskIdentity, name, 1)
+    mine = ModuleType("my_project")
+    vars(mine).update(Net=readme.Net, clean_samples=readme.clean_samples)
+    monkeypatch.setitem(sys.modules, "my_project", mine)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for code in readme.blocks("docs/auditing.md", "python"):
+        names |= readme.namespace_of(code)
+    grid = LoopbackGrid(readme.honest_clients(), num_clients=4)
+    arrays = ArrayRecord(readme.Net().state_dict())
+    names["shielded"](".").start(grid, arrays, num_rounds=2)
+    names["save_probes"]("probes.safetensors")
+    names["export"]("model.pt2")
+    for model in (("--model", "my_project:Net"), ("--model-file", "model.pt2")):
+        options = ("--probes", "probes.safetensors", "--json", "found.json")
+        assert main(["audit", "captures", *model, *options]) in (0, 3)
+        found = read(tmp_path / "found.json")
+        assert {finding["round"] for finding in found["findings"]} == {1, 2}
+        assert len(found["clients"]) == 4
+    assert main(["audit", "audit.jsonl", "--json", "found.json"]) in (0, 3)
+    assert [node["rounds"] for node in read(tmp_path / "found.json")["nodes"]] == [2] * 4
 
 
 def verdict(number: int, client: int, decision: Decision, **values: Any) -> Verdict:
