@@ -1,8 +1,8 @@
 """Audits after the fact: of captured rounds, judged anew, and of the log that a shield wrote.
 
 A captured round goes through the same inspector, detector and judge as in a running federation,
-and evidence accumulates over the rounds of a federation in the same way; only the largest share of
-a round that may be suspected is lifted, because nothing is dropped here.
+and evidence accumulates over the rounds of a federation in the same way; the policy is
+`monitor`, as nothing is dropped here, and so there is no largest share that may be suspected.
 """
 
 from __future__ import annotations
@@ -16,17 +16,14 @@ from typing import Any
 from fl_shield.cohort import Cohort
 from fl_shield.cohort_io import MANIFEST, read_manifest, replay
 from fl_shield.detector.protocol import Detector
-from fl_shield.errors import ConfigurationError, ModelError, expected
+from fl_shield.errors import ConfigurationError, ModelError, StateError, expected
 from fl_shield.inspection import Inspector
 from fl_shield.judge.judge import Judge
-from fl_shield.judge.policy import Policy
+from fl_shield.judge.policy import Action, Policy
 from fl_shield.judge.verdict import Decision, Reason
 
 MIN_CLIENTS = 3
 """Fewest clients of a round among whom anybody is suspected, as in a running shield."""
-
-FREE_SHARE = 0.999
-"""Share of a round that may be suspected: nothing is dropped, so all but one of a thousand."""
 
 NUM_REASONS = 3
 
@@ -128,14 +125,14 @@ def find_captures(folder: str | Path) -> list[Path]:
                 "Captures are written by MetaShield(…, capture=DIR).",
             )
         )
-    return sorted(found, key=lambda path: (int(read_manifest(path).get("round", 0)), path.name))
+    return sorted(found, key=lambda path: (_round_of(path), path.name))
 
 
 def audit_captures(
     captures: Iterable[str | Path],
     inspector: Inspector,
     detector: Detector,
-    threshold: float | None = None,
+    policy: Policy | None = None,
 ) -> list[Finding]:
     """Judge captured rounds in the order given and return a finding for every client of each.
 
@@ -143,14 +140,14 @@ def audit_captures(
         captures: Folders of captured rounds, of one federation.
         inspector: Describes updates; of the model that was trained.
         detector: Scores descriptors.
-        threshold: Score of one round from which a client is suspected; None takes the detector's.
+        policy: The rule, see `audit_policy`; None takes the detector's threshold.
 
     Raises:
-        ConfigurationError: if a folder holds no capture, or `threshold` is not finite.
+        ConfigurationError: if a folder holds no capture.
         StateError: if a capture is damaged.
         ModelError: if a capture's arrays are not those of the inspector's model.
     """
-    judge = Judge(audit_policy(detector, threshold))
+    judge = Judge(policy or audit_policy(detector))
     findings: list[Finding] = []
     for folder in captures:
         cohort = replay(folder)
@@ -159,10 +156,29 @@ def audit_captures(
     return findings
 
 
-def audit_policy(detector: Detector, threshold: float | None = None) -> Policy:
-    """Return the rule of an audit: that of a shield, but for the share it may hold back."""
+def audit_policy(
+    detector: Detector, threshold: float | None = None, evidence_threshold: float | None = None
+) -> Policy:
+    """Return the rule of an audit: that of a shield which only monitors.
+
+    Args:
+        detector: Its `threshold` counts, if it has one.
+        threshold: Score of one round from which a client is suspected; None takes the detector's.
+        evidence_threshold: Evidence from which a client is suspected; None takes the shield's. A
+            client is trusted again below half of it.
+
+    Raises:
+        ConfigurationError: if a limit is not finite.
+    """
     own = float(getattr(detector, "threshold", Policy.threshold))
-    return Policy(threshold=own if threshold is None else threshold, max_drop_share=FREE_SHARE)
+    limit = Policy.evidence_threshold if evidence_threshold is None else evidence_threshold
+    half = Policy.readmission_threshold / Policy.evidence_threshold
+    return Policy(
+        Action.MONITOR,
+        threshold=own if threshold is None else threshold,
+        evidence_threshold=limit,
+        readmission_threshold=limit * half if limit > 0.0 else limit - 1.0,
+    )
 
 
 def summarise_findings(findings: Iterable[Finding]) -> list[ClientSummary]:
@@ -201,6 +217,13 @@ def summarise_log(records: Iterable[Mapping[str, Any]]) -> list[NodeSummary]:
     return sorted(summaries, key=rank)
 
 
+def _round_of(folder: Path) -> int:
+    number = read_manifest(folder).get("round")
+    if not isinstance(number, int):
+        raise StateError(f"{folder / MANIFEST} is damaged: its round is {number!r}.")
+    return number
+
+
 def _audit(
     cohort: Cohort, inspector: Inspector, detector: Detector, judge: Judge, where: str
 ) -> list[Finding]:
@@ -225,7 +248,7 @@ def _audit(
             num_examples=claim,
             score=score,
             evidence=verdict.evidence,
-            suspected=verdict.decision is Decision.DROP,
+            suspected=bool(verdict.detail),  # `monitor` says something of suspects only
             reasons=verdict.reasons,
         )
         for verdict, claim, score in zip(verdicts, examples, scores.tolist(), strict=True)

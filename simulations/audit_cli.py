@@ -30,6 +30,12 @@ FORMAT, VERSION = "fl_shield.audit", 1
 PLAIN_WIDTH = 132
 """Columns of the table in a file or a pipe: reasons are long."""
 
+CAPTURES_ONLY = (
+    "model", "model_file", "probes", "detector", "final_layer", "threshold", "evidence_threshold",
+    "device",
+)  # fmt: skip
+"""Options that mean nothing to an audit log."""
+
 HELP = """\
 Judge captured rounds again, away from the server, or sum up the audit log of a shield.
 
@@ -74,6 +80,10 @@ def add_audit_command(commands: Any) -> None:
     audit.add_argument(
         "--threshold", type=float, metavar="X",
         help="score of one round from which a client is suspected (default: the detector's)",
+    )  # fmt: skip
+    audit.add_argument(
+        "--evidence-threshold", type=float, metavar="X",
+        help="accumulated evidence from which a client is suspected (default: the shield's)",
     )  # fmt: skip
     audit.add_argument("--device", metavar="NAME", help="where the model runs, for example cuda")
     audit.add_argument("--json", metavar="FILE", help="also write the findings as JSON; - prints")
@@ -126,8 +136,11 @@ def _audit_captures(folder: Path, options: argparse.Namespace) -> tuple[dict[str
         raise ConfigurationError(
             expected("--probes", "a safetensors file of clean samples", "none")
         )
-    if options.threshold is not None and not math.isfinite(options.threshold):
-        raise ConfigurationError(expected("--threshold", "a finite number", options.threshold))
+    for name in ("threshold", "evidence_threshold"):
+        limit = getattr(options, name)
+        if limit is not None and not math.isfinite(limit):
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigurationError(expected(option, "a finite number", limit))
     captures = find_captures(folder)
     detector = _detector(options.detector)
     probes = read_probes(Path(options.probes).expanduser())
@@ -138,10 +151,10 @@ def _audit_captures(folder: Path, options: argparse.Namespace) -> tuple[dict[str
     inspector = Inspector(
         model, probes, final_layer=options.final_layer, device=_device(options.device)
     )
-    findings = audit_captures(captures, inspector, detector, options.threshold)
+    policy = audit_policy(detector, options.threshold, options.evidence_threshold)
+    findings = audit_captures(captures, inspector, detector, policy)
     clients = summarise_findings(findings)
     suspects = [client for client in clients if client.suspected_rounds]
-    policy = audit_policy(detector, options.threshold)
     if options.json != "-":
         console = _console()
         _print_clients(console, clients, rounds=len(captures))
@@ -165,7 +178,7 @@ def _audit_log(file: Path, options: argparse.Namespace) -> tuple[dict[str, Any],
     from fl_shield.auditing import summarise_log
     from fl_shield.errors import ConfigurationError
 
-    for name in ("model", "model_file", "probes", "detector", "final_layer", "threshold", "device"):
+    for name in CAPTURES_ONLY:
         if getattr(options, name) is not None:
             raise ConfigurationError(
                 f"--{name.replace('_', '-')} goes with a folder of captures; {file} is a file, "

@@ -18,16 +18,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fl_shield.descriptors.table import DescriptorTable
 from fl_shield.detector.features import CHANNELS, FeatureSpec, features_of
 from fl_shield.detector.set_network import SetNetwork
 from fl_shield.errors import ConfigurationError, expected, raise_all
+from fl_shield.judge.policy import Policy
 
 STEPS = 8
 """Points on the way from the median client to a client, at which contributions are measured."""
+
+MARGIN = 1e-6
+"""How far above an honest score the threshold is put, relative to it; more than rounding."""
 
 MAX_SHOWN = 3
 
@@ -47,7 +51,7 @@ class Calibration:
 
     offset: float = 0.0
     scale: float = 1.0
-    threshold: float = 2.0
+    threshold: float = Policy.threshold
 
     def __post_init__(self) -> None:
         """Check all values at once."""
@@ -59,6 +63,45 @@ class Calibration:
         if not problems and self.scale <= 0.0:
             problems.append(expected("calibration.scale", "above 0", self.scale))
         raise_all(problems, ConfigurationError)
+
+    @classmethod
+    def from_benign(
+        cls, log_odds: ArrayLike, false_alarms: float = 0.01, scale: float = 1.0
+    ) -> Calibration:
+        """Return the calibration at which honest updates are flagged no more often than wanted.
+
+        The limit is the split-conformal quantile (Vovk et al., 2005, section 2.2): of n log-odds,
+        the ⌈(n + 1) · (1 − false alarms)⌉-th smallest. It becomes a score of `Policy.threshold`,
+        which is also the evidence that excludes a client: a larger threshold would be void, as a
+        client's first score is its evidence.
+
+        Args:
+            log_odds: Mean log-odds of the networks for honest updates not used in training.
+            false_alarms: Share of honest updates that may be flagged, between 0 and 1.
+            scale: Log-odds in a unit of score.
+
+        Raises:
+            ConfigurationError: if there are too few log-odds for that share, or one is not finite.
+        """
+        values = np.sort(np.asarray(log_odds, dtype=np.float64).ravel())
+        if not 0.0 < false_alarms < 1.0:
+            raise ConfigurationError(expected("false_alarms", "between 0 and 1", false_alarms))
+        if not np.isfinite(values).all():
+            raise ConfigurationError(expected("log_odds", "finite", "NaN or infinite values"))
+        rank = math.ceil((len(values) + 1) * (1.0 - false_alarms) - 1e-9)
+        if rank > len(values):
+            needed = math.ceil(1.0 / false_alarms - 1e-9) - 1
+            raise ConfigurationError(
+                expected(
+                    "log_odds",
+                    f"{needed} honest updates or more for {false_alarms:g} false alarms",
+                    len(values),
+                )
+            )
+        # A score that reaches the threshold is flagged: it lies just above the quantile.
+        quantile = float(values[max(rank, 1) - 1])
+        limit = quantile + MARGIN * (1.0 + abs(quantile))
+        return cls(limit - Policy.threshold * scale, scale, Policy.threshold)
 
 
 class MetaDetector:

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fl_shield.descriptors.standardise import standardise
 from fl_shield.descriptors.table import DescriptorTable
@@ -11,6 +13,7 @@ from fl_shield.detector.features import FeatureSpec, features_of
 from fl_shield.detector.meta_detector import Calibration
 from fl_shield.detector.set_network import SetNetwork
 from fl_shield.errors import ConfigurationError
+from fl_shield.judge.policy import Policy
 
 NAMES = ("a", "b", "c", "d")
 SPEC = FeatureSpec(NAMES, (1.0, 0.5, 2.0, 1.0))
@@ -116,3 +119,36 @@ def test_parts_that_do_not_fit_are_named() -> None:
         Calibration(scale=0.0)
     with pytest.raises(ConfigurationError, match="calibration.offset"):
         Calibration(offset=float("nan"))
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(0, 10_000), st.integers(100, 400), st.sampled_from([0.01, 0.05, 0.2]),
+    st.floats(0.1, 5.0),
+)  # fmt: skip
+def test_the_threshold_lets_the_wanted_share_of_honest_updates_pass(
+    seed: int, count: int, share: float, scale: float
+) -> None:
+    odds = np.random.default_rng(seed).standard_normal(count) * 3.0 - 2.0
+    calibration = Calibration.from_benign(odds, share, scale)
+    scores = (odds - calibration.offset) / calibration.scale
+    flagged = int((scores >= calibration.threshold).sum())
+    assert flagged == count - int(np.ceil((count + 1) * (1.0 - share) - 1e-9))
+    assert flagged <= count * share + 1
+    assert calibration.threshold == Policy.threshold
+    assert calibration.scale == scale
+
+
+def test_the_limit_is_the_conformal_quantile() -> None:
+    calibration = Calibration.from_benign(np.arange(1.0, 100.0), 0.05)  # ⌈100 · 0.95⌉ = 95th of 99
+    assert calibration.offset == pytest.approx(95.0 - calibration.threshold, abs=1e-3)
+
+
+def test_too_few_honest_updates_to_calibrate() -> None:
+    Calibration.from_benign(np.zeros(99), 0.01)
+    with pytest.raises(ConfigurationError, match="99 honest updates or more for 0.01 false alarms"):
+        Calibration.from_benign(np.zeros(98), 0.01)
+    with pytest.raises(ConfigurationError, match="`log_odds` to be finite"):
+        Calibration.from_benign([0.0, float("inf")], 0.5)
+    with pytest.raises(ConfigurationError, match="between 0 and 1"):
+        Calibration.from_benign([0.0], 0.0)

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from flwr.app import ArrayRecord
@@ -14,6 +15,10 @@ from flwr.supercore.task_identity import TaskIdentity
 from safetensors.torch import save_file
 
 from fl_shield.audit import AuditLog
+from fl_shield.auditing import summarise_log
+from fl_shield.descriptors.table import DescriptorTable
+from fl_shield.judge.judge import Judge
+from fl_shield.judge.policy import Action, Policy
 from fl_shield.judge.verdict import Decision, Reason, Verdict
 from fl_shield.simulations.cli import main
 from tests import test_readme as readme
@@ -88,7 +93,17 @@ def test_honest_rounds_and_thresholds(here: Path, capsys: pytest.CaptureFixture[
     assert main(["audit", "honest", *WITH]) == 0
     assert "0 of 7 clients suspected" in capsys.readouterr().out
     assert main(["audit", "honest/manifest.json", *WITH, "--threshold", "-100"]) == 3
-    assert "7 clients suspected from score -100" in capsys.readouterr().out
+    assert "7 of 7 clients suspected from score -100" in capsys.readouterr().out
+
+
+def test_a_client_is_suspected_for_a_score_or_for_its_evidence(here: Path) -> None:
+    out = ("--json", "limits.json")
+    assert main(["audit", "rounds", *WITH, "--threshold", "100", *out]) == 3
+    by_evidence = read(here / "limits.json")
+    assert sorted(by_evidence["suspects"]) == ATTACKERS
+    limits = ("--threshold", "100", "--evidence-threshold", "100")
+    assert main(["audit", "rounds", *WITH, *limits, *out]) == 0
+    assert read(here / "limits.json")["evidence_threshold"] == 100.0
 
 
 @pytest.mark.parametrize(("folder", "clients"), [("pair", 2), ("alone", 1)])
@@ -141,6 +156,7 @@ def test_the_default_detector_and_named_layer(here: Path) -> None:
         (["rounds", *WITH, "--detector", "broken"], "SHA-256"),
         (["rounds", *WITH, "--final-layer", "haed"], "Did you mean 'head'?"),
         (["rounds", *WITH, "--threshold", "nan"], "`--threshold`"),
+        (["rounds", *WITH, "--evidence-threshold", "inf"], "`--evidence-threshold`"),
         (["rounds", *WITH, "--device", "abacus"], "`--device`"),
         (["rounds", *WITH, "--json", "probes.safetensors/x.json"], "`--json`"),
         (["probes.safetensors", "--threshold", "2"], "--threshold goes with a folder"),
@@ -247,6 +263,17 @@ def test_an_audit_log(tmp_path: Path) -> None:
     assert (second["rejected"], second["spared"], second["last_evidence"]) == (1, 1, 1.0)
     assert last["node_id"] == str(2**63)
     assert not last["suspected"]
+
+
+def test_suspects_that_a_policy_spared() -> None:
+    raw = np.zeros((4, 1))
+    table = DescriptorTable(("row_peak",), raw, raw)
+    scores = np.array([-1.0, -1.0, 5.0, 4.0])
+    for policy in (Policy(Action.MONITOR), Policy(max_drop_share=0.25)):
+        verdicts = Judge(policy).judge(1, [1, 2, 3, 4], scores, table, raw)
+        nodes = {node.node_id: node for node in summarise_log(v.as_record() for v in verdicts)}
+        assert [node for node in "1234" if nodes[node].suspected] == ["3", "4"]
+        assert nodes["4"].spared == 1
 
 
 def test_a_log_of_nothing_bad(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
