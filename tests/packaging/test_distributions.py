@@ -25,7 +25,7 @@ PLACES = {
 }
 """Folders at the top of the repository, and where their files lie in the wheel."""
 
-SHIPPED = (".py", ".yaml", ".j2", ".typed")
+SHIPPED = (".py", ".yaml", ".j2", ".typed", ".json", ".safetensors")
 
 
 def sources() -> dict[str, Path]:
