@@ -154,13 +154,19 @@ class Observed:
 
     def read(self, state: State, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Return logits and penultimate activations of a state, see `PenultimateReader.read`."""
-        own = self.model.state_dict()
-        tensors = {
-            name: torch.from_numpy(np.array(array)).to(own[name])
-            for name, array in state.items()
-            if name in own
+        return self._reader.read(self.tensors(state), inputs)
+
+    def tensors(self, state: State) -> dict[str, Tensor]:
+        """Return a state in the model's dtypes and on its device, tied weights only once."""
+        own: dict[str, Tensor] = {
+            **dict(self.model.named_parameters()),
+            **dict(self.model.named_buffers()),
         }
-        return self._reader.read(tensors, inputs)
+        return {
+            name: torch.from_numpy(np.array(state[name])).to(tensor.detach())
+            for name, tensor in own.items()
+            if name in state
+        }
 
     @cached_property
     def _reader(self) -> PenultimateReader:
