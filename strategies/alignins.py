@@ -1,4 +1,4 @@
-"""AlignIns: direction alignment of updates (Xu et al., CVPR 2025, section 4)."""
+"""AlignIns: direction alignment of updates (Xu et al., CVPR 2025)."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from fl_shield.strategies.meta_shield import Probes
 from fl_shield.strategies.rival import Plan, Rival, clip_factors, equal_weights
 
 NUM_SEEDS = 3
-"""Draws of noise inputs, each clustered by itself (section V)."""
+"""Draws of noise inputs, each clustered by itself."""
 
 
 class DeepSight(Rival):

@@ -1,4 +1,4 @@
-"""FLARE: trust by penultimate activations (Wang et al., AsiaCCS 2022, section 4)."""
+"""FLARE: trust by penultimate activations (Wang et al., AsiaCCS 2022)."""
 
 from __future__ import annotations
 

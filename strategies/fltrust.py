@@ -17,7 +17,7 @@ from fl_shield.training.local import LocalTraining
 
 
 class FLTrust(Rival):
-    """Weights updates by ReLU(cos(d_i, d_0)) and scales them to the norm of d_0 (eq. 2 to 4).
+    """Weights updates by ReLU(cos(d_i, d_0)) and scales them to the norm of d_0.
 
     Where no client agrees with the server at all, the round has no result.
 

@@ -15,7 +15,7 @@ from fl_shield.strategies.rival import Plan, Rival, clip_factors
 
 
 class NormClipping(Rival):
-    """Clips every update to a fixed norm and averages them equally (section 5).
+    """Clips every update to a fixed norm and averages them equally.
 
     Args:
         strategy: What averages.
@@ -53,7 +53,7 @@ class NormClipping(Rival):
 
 
 class WeakDP(NormClipping):
-    """Norm clipping with a little noise: too little for a privacy guarantee (section 5).
+    """Norm clipping with a little noise: too little for a privacy guarantee.
 
     Args:
         strategy: What averages.

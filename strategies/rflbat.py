@@ -1,4 +1,4 @@
-"""RFLBAT: outliers and clusters in the plane of two components (Wang et al., 2022, section IV)."""
+"""RFLBAT: outliers and clusters in the plane of two components (Wang et al., 2022)."""
 
 from __future__ import annotations
 

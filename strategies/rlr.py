@@ -15,7 +15,7 @@ from fl_shield.strategies.rival import Aggregate, Plan, Rival
 
 
 class RobustLearningRate(Rival):
-    """Flips the step of every parameter in which fewer than θ signs agree (section 4, eq. 4).
+    """Flips the step of every parameter in which fewer than θ signs agree.
 
     Nobody is left out: the average is FedAvg's, weighted by number of examples, and a coordinate
     with |Σ sign(d_i)| < θ moves by the opposite of its average.
@@ -24,7 +24,7 @@ class RobustLearningRate(Rival):
         strategy: What averages.
         model: The federated model.
         probes: Not used.
-        threshold: θ, in clients; the paper takes 4 of 10.
+        threshold: θ, in clients; the authors' code takes 4 of 10.
         options: The keyword arguments of `Rival`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""AlignIns (Xu et al., CVPR 2025, section 4): direction of an update, whole and by sign.
+"""AlignIns (Xu et al., CVPR 2025): direction of an update, whole and by sign.
 
 TDA_i = cos(d_i, G) and MPSA_i = share of the `share` largest |coordinates| of d_i whose sign is the
 principal sign of the cohort, sign(Σ_j sign(d_j)). Each becomes MZ = |v − median| / std; a client is

@@ -1,10 +1,10 @@
-"""DeepSight (Rieger et al., NDSS 2022, section IV): what the last layer was trained for.
+"""DeepSight (Rieger et al., NDSS 2022): what the last layer was trained for.
 
-* Normalised energy (NEUP, eq. 3 and 4): share of the squared movement of each output neuron,
+* Normalised energy (NEUP): share of the squared movement of each output neuron,
   E_c = |Δb_c| + Σ_h |ΔW_c,h|, NEUP_c = E_c² / Σ E²: which labels a client trained on.
-* Threshold exceedings (TE, eq. 5): number of classes with NEUP_c ≥ max(0.01, 1/p) · max NEUP; few
+* Threshold exceedings (TE): number of classes with NEUP_c ≥ max(0.01, 1/p) · max NEUP; few
   exceedings mean homogeneous data, as an attacker's are.
-* Division differences (DDif, eq. 6): mean over noise inputs of softmax(W_i)_c / softmax(G)_c.
+* Division differences (DDif): mean over noise inputs of softmax(W_i)_c / softmax(G)_c.
 
 DeepSight clusters these; the graded statistics are distances to the cohort's coordinate-wise
 median, and the negated TE.

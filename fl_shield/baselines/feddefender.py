@@ -1,4 +1,4 @@
-"""FedDefender's fingerprints and votes (Gill et al., SE4SafeML 2023, section 3).
+"""FedDefender's fingerprints and votes (Gill et al., SE4SafeML 2023).
 
 A neuron's fingerprint on an input is gradient × activation of an output class, of every neuron of
 every convolutional and linear layer; the neuron is active where that is above zero. For each input

@@ -1,4 +1,4 @@
-"""FLARE (Wang et al., AsiaCCS 2022, section 4): trust by neighbourhood of penultimate activations.
+"""FLARE (Wang et al., AsiaCCS 2022): trust by neighbourhood of penultimate activations.
 
 The server reads every client's penultimate activations R_i on its own samples. With MMD² between
 all pairs (unbiased, Gaussian kernel), each client votes for the nearest half of the others;
@@ -16,10 +16,10 @@ from fl_shield.baselines.observed import Floats, Observed
 from fl_shield.baselines.protocol import finite
 
 VOTE_SHARE = 0.5
-"""Share of the clients that each client votes for, as published."""
+"""Share of the clients that each client votes for: the nearest half."""
 
 TEMPERATURE = 1.0
-"""Temperature of the softmax over votes, as published."""
+"""Temperature of the softmax over votes; 1 is the plain softmax."""
 
 
 def squared_mmd(activations: list[Tensor], width: float | None = None) -> Floats:

@@ -1,4 +1,4 @@
-"""FLDetector's prediction (Zhang et al., KDD 2022, section 4): L-BFGS Hessian-vector products."""
+"""FLDetector's prediction (Zhang et al., KDD 2022): L-BFGS Hessian-vector products."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FLTrust (Cao et al., NDSS 2021, section IV-B): agreement with the server's own update."""
+"""FLTrust (Cao et al., NDSS 2021, section IV): agreement with the server's own update."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fl_shield.baselines.protocol import finite
 def trust_scores(
     updates: NDArray[np.floating], norms: Floats, trusted: NDArray[np.floating]
 ) -> Floats:
-    """Return TS_i = ReLU(cos(d_i, d_0)), eq. 2; 0 where either norm is zero.
+    """Return TS_i = ReLU(cos(d_i, d_0)); 0 where either norm is zero.
 
     Args:
         updates: `(clients, parameters)`.

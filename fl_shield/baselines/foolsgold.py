@@ -9,7 +9,7 @@ from fl_shield.baselines.protocol import finite
 
 
 def pardoned_similarity(cosine: Floats) -> Floats:
-    """Return each client's largest similarity to another, after pardoning (lines 8 to 14).
+    """Return each client's largest similarity to another, after pardoning.
 
     Args:
         cosine: `(n, n)` cosines of the (accumulated) updates.
@@ -29,7 +29,7 @@ def pardoned_similarity(cosine: Floats) -> Floats:
 
 
 def foolsgold_weights(cosine: Floats) -> Floats:
-    """Return the learning rates α_i in [0, 1] (lines 15 to 18), with confidence κ = 1.
+    """Return the learning rates α_i in [0, 1], with confidence κ = 1.
 
     Args:
         cosine: `(n, n)` cosines of the accumulated updates.

@@ -1,7 +1,7 @@
 """Update norm: the distance of an update's length to the cohort's median length.
 
-Norm clipping (Sun et al., "Can You Really Backdoor Federated Learning?", 2019, section 5) rests on
-the norm alone. As a statistic it is |‖d_i‖ − median_j ‖d_j‖|, in the units of the weights.
+Norm clipping (Sun et al., "Can You Really Backdoor Federated Learning?", 2019) rests on the norm
+alone. As a statistic it is |‖d_i‖ − median_j ‖d_j‖|, in the units of the weights.
 """
 
 from __future__ import annotations

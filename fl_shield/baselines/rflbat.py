@@ -1,4 +1,4 @@
-"""RFLBAT (Wang et al., 2022, section IV): updates on their first two principal components."""
+"""RFLBAT (Wang et al., 2022): updates on their first two principal components."""
 
 from __future__ import annotations
 
