@@ -329,3 +329,36 @@ def test_clusters_label_every_client(points: Any) -> None:
     labels = hdbscan_labels(distances, len(points) // 2 + 1)
     assert labels.shape == (len(points),)
     assert set(labels.tolist()) <= {-1, 0}  # more than half the clients: at most one cluster
+
+
+class TiedText(nn.Module):
+    """A text model called with named tensors, whose head shares the embedding's weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(9, 4)
+        self.head = nn.Linear(4, 9, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        mask = attention_mask[..., None].float()
+        hidden = (self.embedding(input_ids) * mask).sum(1) / mask.sum(1)
+        logits: torch.Tensor = self.head(hidden)
+        return logits
+
+
+def test_named_inputs_and_tied_weights_are_taken() -> None:
+    model = TiedText()
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(9, (8, 5), generator=generator)
+    probes = ProbeSet({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    rng = np.random.default_rng(0)
+    deltas = []
+    for _ in range(5):
+        move = 0.1 * rng.standard_normal((9, 4))
+        deltas.append({"embedding.weight": move, "head.weight": move})
+    scores = score_all(cohort_of(deltas, model), model, probes)
+    assert set(STATISTICS) - set(scores) == {"fltrust"}
+    for name, values in scores.items():
+        assert values.shape == (5,), name
+        assert np.isfinite(values).all(), name
