@@ -36,6 +36,18 @@ Settings are Hydra overrides, key=value:
 """
 
 
+SHADOW_HELP = """\
+Play shadow federations with known attackers and describe every round, so that a detector can be
+learned from them (fl-shield meta-train). What is finished is kept: run it again to go on.
+
+  fl-shield shadow                                    embedded data: digits, glyphs, docstrings
+  fl-shield shadow data_root=DIR domains=[mnist,sst2] data sets of your own folder
+  fl-shield shadow kind=evaluation runs=10            the federations that detectors are judged on
+  fl-shield shadow workers=16                         more processes; RAY_ADDRESS for a cluster
+  fl-shield shadow --cfg                              show all settings
+"""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = _parser()
@@ -83,6 +95,15 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run_folder", metavar="RUN", help="the run folder")
     report.set_defaults(run=_report)
     add_audit_command(commands)
+    shadow = commands.add_parser(
+        "shadow",
+        help="play shadow federations that the detector is learned from",
+        description=SHADOW_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    shadow.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
+    shadow.add_argument("--cfg", action="store_true", help="print the configuration and stop")
+    shadow.set_defaults(run=_shadow)
     return parser
 
 
@@ -136,6 +157,20 @@ def _simulate(options: argparse.Namespace) -> int:
 
     folder = default_folder(settings)
     return simulate(settings, folder, console, overrides=options.overrides)
+
+
+def _shadow(options: argparse.Namespace) -> int:
+    from omegaconf import OmegaConf
+    from rich.console import Console
+
+    from fl_shield.simulations.composing import compose_config
+    from fl_shield.simulations.shadow import shadow
+
+    config = compose_config(options.overrides, name="shadow")
+    if options.cfg:
+        print(OmegaConf.to_yaml(config), end="")
+        return 0
+    return shadow(config, Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH))
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -41,7 +41,7 @@ def compose_config(
     Raises:
         ConfigurationError: in one sentence, naming the key or option and the nearest known one.
     """
-    _check_known(overrides, has_own_folder=config_dir is not None)
+    _check_known(overrides, name, has_own_folder=config_dir is not None)
     try:
         config = _compose(overrides, config_dir, name)
         OmegaConf.resolve(config)
@@ -74,9 +74,9 @@ def _compose(overrides: Sequence[str], config_dir: str | None, name: str) -> Dic
         return compose(name, overrides=[*search, *overrides])
 
 
-def _check_known(overrides: Sequence[str], *, has_own_folder: bool) -> None:
-    groups = config_groups()
-    keys = {*groups, *_primary_keys()}
+def _check_known(overrides: Sequence[str], primary: str, *, has_own_folder: bool) -> None:
+    groups = config_groups() if primary == "config" else {}
+    keys = {*groups, *_primary_keys(primary)}
     for override in overrides:
         key, equals, value = override.partition("=")
         name = key.lstrip("+~")
@@ -94,8 +94,8 @@ def _check_known(overrides: Sequence[str], *, has_own_folder: bool) -> None:
             raise ConfigurationError(unknown(name, value, groups[name]))
 
 
-def _primary_keys() -> set[str]:
-    primary = OmegaConf.load(Path(__file__).resolve().parent.parent / "conf" / "config.yaml")
+def _primary_keys(name: str) -> set[str]:
+    primary = OmegaConf.load(Path(__file__).resolve().parent.parent / "conf" / f"{name}.yaml")
     return {str(key) for key in primary if key != "defaults"}
 
 

@@ -36,6 +36,7 @@ IMAGE_TRIGGERS = ("patch", "pixel", "blend", "sig", "clean_label", "dba", "jumbo
 TEXT_TRIGGERS = ("word", "words", "sentence", "jumbo")
 """Trigger families that attackers draw from; `clean_label` is SIG on target-class samples only."""
 
+
 @dataclass(frozen=True, kw_only=True)
 class RecipeRanges:
     """Ranges that recipes are drawn from.

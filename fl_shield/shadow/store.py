@@ -112,13 +112,23 @@ def stored_runs(store: Path) -> Iterator[StoredRun]:
         StateError: naming a run file that is damaged or of another version.
     """
     for file in sorted(store.glob(f"*/{RUN_FILE}")):
-        try:
-            document = json.loads(file.read_text(encoding="utf-8"))
-            if document["version"] != VERSION:
-                raise StateError(f"{file} has version {document['version']!r}; expected {VERSION}.")
-            yield StoredRun(file.parent, document["domain"], document["facts"], document["rounds"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StateError(f"{file} is damaged: {error!r}. Delete its folder.") from error
+        yield stored_run(file.parent)
+
+
+def stored_run(folder: Path) -> StoredRun:
+    """Return a complete federation.
+
+    Raises:
+        StateError: if its run file is missing, damaged or of another version.
+    """
+    file = folder / RUN_FILE
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        if document["version"] != VERSION:
+            raise StateError(f"{file} has version {document['version']!r}; expected {VERSION}.")
+        return StoredRun(folder, document["domain"], document["facts"], document["rounds"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StateError(f"{file} is damaged: {error!r}. Delete its folder.") from error
 
 
 def _round_folder(number: int) -> str:

@@ -1,0 +1,171 @@
+"""`fl-shield shadow`: plays shadow federations and describes their rounds, in parallel with Ray.
+
+One machine or a cluster, the same command: with `RAY_ADDRESS` set, Ray's workers are used, and the
+store must be a folder that they share. What is on disk is not played again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import Progress
+
+from fl_shield.errors import ConfigurationError, expected, unknown
+from fl_shield.shadow.describe import describe_run
+from fl_shield.shadow.domain import Domain
+from fl_shield.shadow.recipe import EVALUATION, RecipeRanges
+from fl_shield.shadow.store import play, stored_run
+from fl_shield.shadow.table import write_tables
+from fl_shield.simulations.composing import config_groups
+from fl_shield.simulations.federation import build
+
+EVALUATION_SEED = 1_000_000
+"""Federations of the evaluation are numbered from here: no training seed reaches it."""
+
+RANGES = {"training": RecipeRanges(), "evaluation": EVALUATION}
+
+
+@dataclass(frozen=True)
+class ShadowJob:
+    """One federation to play and describe."""
+
+    domain: str
+    seed: int
+    data_root: str | None
+    ranges: RecipeRanges
+    store: Path
+    keep_weights: bool
+    clean_samples: int
+
+    @property
+    def table(self) -> Path:
+        """Where its table goes."""
+        return self.store / "tables" / f"{self.domain}-{self.seed:07d}.safetensors"
+
+    def run(self) -> Path:
+        """Play and describe it, unless that is done, and return the table's path."""
+        if self.table.is_file():
+            return self.table
+        domain = load_domain(self.domain, self.data_root)
+        folder = play(domain, self.seed, self.ranges, self.store / "episodes")
+        tables = describe_run(stored_run(folder), domain, self.clean_samples)
+        write_tables(self.table, tables)
+        if not self.keep_weights:
+            shutil.rmtree(folder)
+        return self.table
+
+
+@lru_cache(maxsize=16)
+def load_domain(name: str, data_root: str | None) -> Domain:
+    """Return the domain of a file in `conf/domain/`, from this process's cache if it was built.
+
+    Args:
+        name: Its name.
+        data_root: Folder of the data sets that are files, for domains that need one.
+
+    Raises:
+        ConfigurationError: if there is no such domain, or it needs data and has no root.
+    """
+    known = config_groups()["domain"]
+    if name not in known:
+        raise ConfigurationError(unknown("domain", name, known))
+    file = Path(__file__).resolve().parent.parent / "conf" / "domain" / f"{name}.yaml"
+    text = file.read_text(encoding="utf-8")
+    if data_root is None and "${data_root}" in text:
+        raise ConfigurationError(
+            f"The domain {name!r} reads files. Set data_root=DIR (or FL_SHIELD_DATA) to the folder "
+            f"that holds {name}/; digits, glyphs and docstrings need none."
+        )
+    whole = OmegaConf.create({"data_root": data_root, "domain": OmegaConf.create(text)})
+    OmegaConf.resolve(whole)
+    domain: Domain = build(whole["domain"], f"domain {name}")
+    return domain
+
+
+def shadow(config: DictConfig, console: Console) -> int:
+    """Play and describe all the federations of a configuration; returns an exit status."""
+    jobs = list(_jobs(config))
+    done = sum(job.table.is_file() for job in jobs)
+    console.print(f"{len(jobs)} federations, {done} of them finished earlier → {config.store}")
+    failed = 0
+    with Progress(console=console) as progress:
+        task = progress.add_task("shadow federations", total=len(jobs), completed=done)
+        todo = [job for job in jobs if not job.table.is_file()]
+        for outcome in _in_parallel(todo, int(config.workers)):
+            progress.advance(task)
+            if isinstance(outcome, str):
+                failed += 1
+                console.print(outcome)
+    console.print(f"tables: {Path(config.store) / 'tables'}")
+    return 1 if failed else 0
+
+
+def _jobs(config: DictConfig) -> Iterator[ShadowJob]:
+    problems = [
+        expected(f"shadow.{key}", "1 or more", config[key])
+        for key in ("runs", "workers", "clean_samples")
+        if not isinstance(config[key], int) or config[key] < 1
+    ]
+    if config.kind not in RANGES:
+        problems.append(unknown("shadow.kind", str(config.kind), RANGES))
+    if problems:
+        raise ConfigurationError(" ".join(problems))
+    ranges = _ranges(config)
+    first = int(config.seed) + (EVALUATION_SEED if config.kind == "evaluation" else 0)
+    for seed in range(first, first + config.runs):
+        for name in config.domains:
+            yield ShadowJob(
+                name, seed, config.data_root, ranges, Path(config.store).expanduser().absolute(),
+                bool(config.keep_weights), int(config.clean_samples),
+            )  # fmt: skip
+
+
+def _ranges(config: DictConfig) -> RecipeRanges:
+    known = {field.name for field in fields(RecipeRanges)}
+    given: dict[str, Any] = OmegaConf.to_container(config.ranges)  # type: ignore[assignment]
+    wrong = [unknown("setting of ranges", str(key), known) for key in given if key not in known]
+    if wrong:
+        raise ConfigurationError(" ".join(wrong))
+    base = RANGES[config.kind]
+    values = {name: getattr(base, name) for name in known}
+    values |= {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    return RecipeRanges(**values)
+
+
+def _in_parallel(jobs: list[ShadowJob], workers: int) -> Iterator[Path | str]:
+    """Yield each job's table, or a sentence about why it failed, as they finish."""
+    if workers == 1:
+        for job in jobs:
+            yield _guarded(job)
+        return
+    import ray
+
+    ray.init(num_cpus=workers, logging_level=40, ignore_reinit_error=True)
+    try:
+        remote: Callable[[ShadowJob], Any] = ray.remote(num_cpus=1, max_retries=1)(_guarded).remote
+        pending = [remote(job) for job in jobs]
+        while pending:
+            ready, pending = ray.wait(pending)
+            yield ray.get(ready[0])
+    finally:
+        ray.shutdown()
+
+
+def _guarded(job: ShadowJob) -> Path | str:
+    """Run a job; one broken federation must not end a night's work."""
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        return job.run()
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        return f"{job.domain} {job.seed} failed: {type(error).__name__}: {error}"
