@@ -45,6 +45,10 @@ class RecipeRanges:
         cohort: Clients of a round, one drawn uniformly.
         samples: Mean samples of a client, uniform; fewer where the data set is small.
         alpha: Concentration of the Dirichlet partition, log-uniform.
+        epochs: Local epochs of a client, uniform; the same for attackers.
+        rate: Factor of a client's learning rate, log-uniform; the same for attackers.
+        federation_rate: Factor of the whole federation's learning rate, log-uniform.
+        poison_share: Share of an attacker's samples that carries the trigger, uniform.
         attacker_share: Share of the clients that is malicious, uniform; at least one attacker.
         clean_share: Share of the federations without attackers.
         stages: Shares of the central training after which the federation starts, one drawn.
@@ -57,6 +61,10 @@ class RecipeRanges:
     cohort: tuple[int, ...] = (6, 10, 14, 20, 20)
     samples: Range = (40, 180)
     alpha: Range = (0.1, 10.0)
+    epochs: tuple[int, int] = (1, 4)
+    rate: Range = (0.5, 2.0)
+    federation_rate: Range = (0.5, 1.5)
+    poison_share: Range = (0.1, 0.6)
     attacker_share: Range = (0.04, 0.45)
     clean_share: float = 0.15
     stages: tuple[float, ...] = (0.05, 0.12, 0.25, 0.5, 1.0)
@@ -83,14 +91,25 @@ class RecipeRanges:
 
 EVALUATION = RecipeRanges(
     cohort=(20,),
-    samples=(60, 300),
+    samples=(100, 300),
     alpha=(0.2, 5.0),
+    epochs=(2, 5),
+    rate=(0.7, 2.0),
+    federation_rate=(0.8, 1.6),
+    poison_share=(0.2, 0.6),
     attacker_share=(0.05, 0.40),
     clean_share=0.25,
     stages=(0.25, 0.5, 1.0),
-    rounds=8,
+    rounds=6,
 )
-"""Ranges of the evaluation: 20 clients, Dirichlet 0.2 to 5, 5 to 40 % attackers."""
+"""Ranges of the evaluation: 20 clients, Dirichlet 0.2 to 5, 5 to 40 % attackers, and so much local
+effort, the same for all, that most attacks work: one that does nothing proves nothing about a
+detector. How well they work is written beside its figures."""
+
+POTENT = RecipeRanges(
+    epochs=(1, 6), rate=(0.5, 2.5), federation_rate=(0.7, 1.8), poison_share=(0.15, 0.7)
+)
+"""Ranges of training federations in which more happens in a round."""
 
 
 @dataclass(frozen=True)
@@ -184,18 +203,18 @@ def draw_recipe(
     size = int(rng.choice(ranges.cohort))
     attackers = _draw_attackers(rng, size, ranges)
     same_wrapper = str(rng.choice(ranges.wrappers)) if rng.random() < 0.4 else None
-    common = _draw_effort(rng)
+    common = _draw_effort(rng, ranges)
     differ = rng.random() < 0.5  # whether clients differ in effort
     attackers_differ = differ or rng.random() < 0.3
     odd = rng.random() < 0.6
     clients = []
     for index in range(size):
         malicious = index in attackers
-        effort = _draw_effort(rng) if (attackers_differ if malicious else differ) else common
+        effort = _draw_effort(rng, ranges) if (attackers_differ if malicious else differ) else common
         epochs, factor, batch = effort
         if malicious:
             wrapper = same_wrapper or str(rng.choice(ranges.wrappers))
-            strength, share = float(rng.random()), float(rng.uniform(0.1, 0.6))
+            strength, share = float(rng.random()), float(rng.uniform(*ranges.poison_share))
             clients.append(ClientRecipe(epochs, factor, batch, "none", wrapper, strength, share))
         else:
             is_odd = odd and rng.random() < ranges.oddity
@@ -205,7 +224,7 @@ def draw_recipe(
         seed=seed,
         architecture=architecture,
         optimiser=str(rng.choice(sorted(architectures[architecture]))),
-        rate_factor=_log_uniform(rng, (0.5, 1.5)),
+        rate_factor=_log_uniform(rng, ranges.federation_rate),
         stage=float(rng.choice(ranges.stages)),
         alpha=_log_uniform(rng, ranges.alpha),
         mean_samples=float(rng.uniform(*ranges.samples)),
@@ -225,9 +244,10 @@ def _draw_attackers(rng: np.random.Generator, size: int, ranges: RecipeRanges) -
     return {int(i) for i in rng.choice(size, size=min(count, limit), replace=False)}
 
 
-def _draw_effort(rng: np.random.Generator) -> tuple[int, float, int]:
-    epochs = int(rng.integers(1, 5))
-    return epochs, _log_uniform(rng, (0.5, 2.0)), int(rng.choice((16, 32, 64)))
+def _draw_effort(rng: np.random.Generator, ranges: RecipeRanges) -> tuple[int, float, int]:
+    low, high = ranges.epochs
+    epochs = int(rng.integers(low, high + 1))
+    return epochs, _log_uniform(rng, ranges.rate), int(rng.choice((16, 32, 64)))
 
 
 def _log_uniform(rng: np.random.Generator, bounds: Range) -> float:
