@@ -43,6 +43,7 @@ class ShadowJob:
     store: Path
     keep_weights: bool
     clean_samples: int
+    rivals: bool
 
     @property
     def table(self) -> Path:
@@ -55,7 +56,7 @@ class ShadowJob:
             return self.table
         domain = load_domain(self.domain, self.data_root)
         folder = play(domain, self.seed, self.ranges, self.store / "episodes")
-        tables = describe_run(stored_run(folder), domain, self.clean_samples)
+        tables = describe_run(stored_run(folder), domain, self.clean_samples, rivals=self.rivals)
         write_tables(self.table, tables)
         if not self.keep_weights:
             shutil.rmtree(folder)
@@ -123,7 +124,7 @@ def _jobs(config: DictConfig) -> Iterator[ShadowJob]:
         for name in config.domains:
             yield ShadowJob(
                 name, seed, config.data_root, ranges, Path(config.store).expanduser().absolute(),
-                bool(config.keep_weights), int(config.clean_samples),
+                bool(config.keep_weights), int(config.clean_samples), config.kind == "evaluation",
             )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fl_shield.baselines import score_all
 from fl_shield.data.task import Split, model_inputs
 from fl_shield.errors import ConfigurationError, expected
 from fl_shield.inspection import Inspector
@@ -34,7 +35,12 @@ def probe_set(probes: Split, num_classes: int, clean_samples: int) -> ProbeSet:
 
 
 def describe_run(
-    run: StoredRun, domain: Domain, clean_samples: int = CLEAN_SAMPLES, seed: int = 0
+    run: StoredRun,
+    domain: Domain,
+    clean_samples: int = CLEAN_SAMPLES,
+    seed: int = 0,
+    *,
+    rivals: bool = False,
 ) -> list[EpisodeTable]:
     """Return the tables of a federation's rounds.
 
@@ -43,16 +49,21 @@ def describe_run(
         domain: Its domain, which knows its architecture.
         clean_samples: Clean samples of the server.
         seed: Seed of the noise and candidate views.
+        rivals: Whether the facts of a round hold, as `rivals`, the suspicion statistics of
+            published defences on the same updates (`fl_shield.baselines`), name to one a client.
     """
     spec = domain.task.spec
     model = domain.architectures[run.facts["architecture"]].model(spec)
-    inspector = Inspector(
-        model, probe_set(run.probes(), spec.num_classes, clean_samples), seed=seed
-    )
+    probes = probe_set(run.probes(), spec.num_classes, clean_samples)
+    inspector = Inspector(model, probes, seed=seed)
     tables = []
     for entry in run.rounds:
         cohort = run.cohort(entry)
         table = inspector.describe(cohort)
+        facts = episode_facts(run, entry, clean_samples)
+        if rivals:
+            scores = score_all(cohort, model, probes, seed)
+            facts["rivals"] = {name: values.tolist() for name, values in scores.items()}
         tables.append(
             EpisodeTable(
                 domain=run.domain,
@@ -62,7 +73,7 @@ def describe_run(
                 raw=table.raw,
                 malicious=np.array(entry["malicious"], dtype=bool),
                 client_ids=np.array([client.client_id for client in cohort.clients]),
-                facts=episode_facts(run, entry, clean_samples),
+                facts=facts,
             )
         )
     return tables

@@ -210,7 +210,9 @@ def draw_recipe(
     clients = []
     for index in range(size):
         malicious = index in attackers
-        effort = _draw_effort(rng, ranges) if (attackers_differ if malicious else differ) else common
+        effort = (
+            _draw_effort(rng, ranges) if (attackers_differ if malicious else differ) else common
+        )
         epochs, factor, batch = effort
         if malicious:
             wrapper = same_wrapper or str(rng.choice(ranges.wrappers))
