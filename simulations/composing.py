@@ -17,15 +17,29 @@ from fl_shield.errors import ConfigurationError, expected, unknown
 MODULE = "fl_shield.conf"
 """The package that holds the Hydra tree."""
 
+FOLDER = Path(__file__).resolve().parent.parent / "conf"
+"""Where it lies."""
+
+DOMAINS = "domain"
+"""The folder of the shadow domains, which are no choice of a simulation."""
+
 
 def config_groups() -> dict[str, list[str]]:
-    """Return the groups of the Hydra tree and their options."""
-    root = Path(__file__).resolve().parent.parent / "conf"
+    """Return the groups that a simulation chooses from, and their options."""
     return {
-        folder.name: sorted(file.stem for file in folder.glob("*.yaml"))
-        for folder in sorted(root.iterdir())
-        if folder.is_dir() and any(folder.glob("*.yaml"))
+        folder.name: _options(folder)
+        for folder in sorted(FOLDER.iterdir())
+        if folder.name != DOMAINS and folder.is_dir() and _options(folder)
     }
+
+
+def domain_files() -> dict[str, Path]:
+    """Return the shadow domains, name to file."""
+    return {name: FOLDER / DOMAINS / f"{name}.yaml" for name in _options(FOLDER / DOMAINS)}
+
+
+def _options(folder: Path) -> list[str]:
+    return sorted(file.stem for file in folder.glob("*.yaml"))
 
 
 def compose_config(
@@ -95,7 +109,7 @@ def _check_known(overrides: Sequence[str], primary: str, *, has_own_folder: bool
 
 
 def _primary_keys(name: str) -> set[str]:
-    primary = OmegaConf.load(Path(__file__).resolve().parent.parent / "conf" / f"{name}.yaml")
+    primary = OmegaConf.load(FOLDER / f"{name}.yaml")
     return {str(key) for key in primary if key != "defaults"}
 
 

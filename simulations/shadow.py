@@ -23,7 +23,7 @@ from fl_shield.shadow.domain import Domain
 from fl_shield.shadow.recipe import EVALUATION, POTENT, RecipeRanges
 from fl_shield.shadow.store import play, stored_run
 from fl_shield.shadow.table import write_tables
-from fl_shield.simulations.composing import config_groups
+from fl_shield.simulations.composing import domain_files
 from fl_shield.simulations.federation import build
 
 EVALUATION_SEED = 1_000_000
@@ -74,11 +74,10 @@ def load_domain(name: str, data_root: str | None) -> Domain:
     Raises:
         ConfigurationError: if there is no such domain, or it needs data and has no root.
     """
-    known = config_groups()["domain"]
+    known = domain_files()
     if name not in known:
         raise ConfigurationError(unknown("domain", name, known))
-    file = Path(__file__).resolve().parent.parent / "conf" / "domain" / f"{name}.yaml"
-    text = file.read_text(encoding="utf-8")
+    text = known[name].read_text(encoding="utf-8")
     if data_root is None and "${data_root}" in text:
         raise ConfigurationError(
             f"The domain {name!r} reads files. Set data_root=DIR (or FL_SHIELD_DATA) to the folder "

@@ -15,6 +15,7 @@ from fl_shield.descriptors.tokens import (
     excess_motion,
     insert_tokens,
     row_motion,
+    row_pull,
 )
 from fl_shield.errors import ModelError
 
@@ -85,12 +86,16 @@ def test_geometry_of_a_hand_computed_case() -> None:
     update = {"body": torch.tensor([0.0, 0.0]), "head.weight": torch.tensor([[3.0], [0.0]]),
               "head.bias": torch.tensor([0.0, 4.0])}  # fmt: skip
     others = {key: 2 * value for key, value in update.items()}
-    described = describe_geometry(update, others, "head")
+    reference = {key: torch.full_like(value, 5.0) for key, value in update.items()}
+    described = describe_geometry(update, reference, others, "head")
     assert described["log_norm"] == pytest.approx(math.log(5))
     assert described["agreement"] == pytest.approx(1.0)
     assert described["head_share"] == pytest.approx(1.0)
     assert described["row_peak"] == pytest.approx(16 / 25)
     assert described["sparsity"] == pytest.approx(7 / (math.sqrt(6) * 5))
+    assert described["reach"] == pytest.approx(math.log(5 / (5 * math.sqrt(6))))
+    # 9 of 25 in the middle one of three parameters, 16 of 25 in the last.
+    assert described["depth"] == pytest.approx((9 * 0.5 + 16 * 1.0) / 25)
 
 
 def test_a_head_that_is_no_parameter_of_its_own_has_no_energy() -> None:
@@ -104,8 +109,13 @@ def test_tokens_taught_by_one_client_stand_out() -> None:
     updates[0][7, 1] = 3.0  # the trigger word moves for one
     excess = excess_motion(torch.stack([row_motion(update) for update in updates]))
     assert excess[0].argmax() == 7
-    assert describe_tokens(excess[0])["token_peak"] == pytest.approx(3.0)
-    assert describe_tokens(excess[1])["token_peak"] == pytest.approx(0.0)
+    directions = torch.tensor([[0.0, 1.0, 0.0], [0.0, -1.0, 0.0]])
+    pull = excess_motion(torch.stack([row_pull(update, directions) for update in updates]))
+    assert describe_tokens(excess[0], pull[0])["token_peak"] == pytest.approx(3.0)
+    assert describe_tokens(excess[1], pull[1])["token_peak"] == pytest.approx(0.0)
+    # One row of ten moves by 3 along a direction: its pull is 3 over a root mean square of 3/√10.
+    assert describe_tokens(excess[0], pull[0])["pull_peak"] == pytest.approx(math.sqrt(10))
+    assert describe_tokens(excess[1], pull[1])["pull_peak"] == pytest.approx(0.0)
 
 
 def test_inserted_tokens_follow_the_first_position() -> None:
