@@ -48,6 +48,19 @@ learned from them (fl-shield meta-train). What is finished is kept: run it again
 """
 
 
+META_TRAIN_HELP = """\
+Learn the detector from the tables of shadow federations (fl-shield shadow). What is trained is kept
+in checkpoints: run it again to go on.
+
+  fl-shield meta-train tables=shadow/tables out=detector
+  fl-shield meta-train tables=[one/tables,two/tables] held_out=[mnist] out=without-mnist
+  fl-shield meta-train algorithm=fomaml steps=600 workers=2
+  fl-shield meta-train --cfg                          show all settings
+
+A detector is used by MetaShield(detector=load_detector("detector")).
+"""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = _parser()
@@ -104,6 +117,15 @@ def _parser() -> argparse.ArgumentParser:
     shadow.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
     shadow.add_argument("--cfg", action="store_true", help="print the configuration and stop")
     shadow.set_defaults(run=_shadow)
+    meta_train = commands.add_parser(
+        "meta-train",
+        help="learn the detector from shadow federations",
+        description=META_TRAIN_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    meta_train.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
+    meta_train.add_argument("--cfg", action="store_true", help="print the configuration and stop")
+    meta_train.set_defaults(run=_meta_train)
     return parser
 
 
@@ -171,6 +193,21 @@ def _shadow(options: argparse.Namespace) -> int:
         print(OmegaConf.to_yaml(config), end="")
         return 0
     return shadow(config, Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH))
+
+
+def _meta_train(options: argparse.Namespace) -> int:
+    from omegaconf import OmegaConf
+    from rich.console import Console
+
+    from fl_shield.simulations.composing import compose_config
+    from fl_shield.simulations.meta_train import meta_train
+
+    config = compose_config(options.overrides, name="meta_train")
+    if options.cfg:
+        print(OmegaConf.to_yaml(config), end="")
+        return 0
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    return meta_train(config, console, options.overrides)
 
 
 def _report(options: argparse.Namespace) -> int:

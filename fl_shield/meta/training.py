@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import torch
 
 from fl_shield.detector.features import FeatureSpec, fit_features
 from fl_shield.detector.set_network import SetNetwork
 from fl_shield.errors import ConfigurationError, expected
-from fl_shield.meta.algorithms import OUTER
+from fl_shield.meta.checkpoint import load_course, save_course
+from fl_shield.meta.course import Course
 from fl_shield.meta.episodes import Episodes
 from fl_shield.meta.settings import MetaTraining
 from fl_shield.shadow.table import EpisodeTable
 
-MAX_GRADIENT = 1.0
-"""Norm to which gradients are clipped."""
+CHECKPOINT_EVERY = 100
+"""Steps between checkpoints."""
 
 Progress = Callable[[int, float], None]
 """Called with the number of finished steps and the loss of the last one."""
@@ -64,28 +65,31 @@ def train_network(
     spec: FeatureSpec,
     settings: MetaTraining,
     progress: Progress | None = None,
+    checkpoint: Path | None = None,
 ) -> SetNetwork:
-    """Return one trained network, in evaluation mode; the same arguments give the same one."""
-    episodes = Episodes(tables, spec)
-    rng = np.random.default_rng(settings.seed)
-    generator = torch.Generator().manual_seed(settings.seed)
-    outer = OUTER[settings.algorithm]
+    """Return one trained network, in evaluation mode; the same arguments give the same one.
+
+    Args:
+        tables: Training rounds.
+        spec: Columns and units to read them with.
+        settings: How to train.
+        progress: Called after every step.
+        checkpoint: File to go on from where it exists, written every `CHECKPOINT_EVERY` steps. A
+            training that was interrupted ends with the same weights as one that was not.
+
+    Raises:
+        StateError: if the checkpoint is damaged, or belongs to other settings or tables.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        network = SetNetwork(spec.num_features, settings.hidden, dropout=settings.dropout)
-        optimiser = torch.optim.AdamW(
-            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, settings.learning_rate, total_steps=settings.steps
-        )
-        network.train()
-        for step in range(1, settings.steps + 1):
-            optimiser.zero_grad()
-            loss = outer(network, episodes, settings, rng, generator)
-            torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT)
-            optimiser.step()
-            schedule.step()
+        course = Course(Episodes(tables, spec), spec, settings)
+        if checkpoint is not None and checkpoint.is_file():
+            load_course(checkpoint, course)
+        while course.done < settings.steps:
+            loss = course.step()
             if progress is not None:
-                progress(step, loss)
-    return network.eval()
+                progress(course.done, loss)
+            is_due = course.done % CHECKPOINT_EVERY == 0 or course.done == settings.steps
+            if checkpoint is not None and is_due:
+                save_course(checkpoint, course)
+    return course.network.eval()

@@ -1,0 +1,62 @@
+"""The threshold of a detector, for data sets that it has never seen.
+
+Honest updates of the training data sets score lower than honest updates of a new one may: the
+networks have seen them, or others like them. So each data set is scored by networks that were
+trained on the others, and the split-conformal quantile is taken over the pooled log-odds. The
+promise is thus about a new data set that is like those of the training as they are like each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_shield.descriptors.table import DescriptorTable
+from fl_shield.detector.meta_detector import Calibration, MetaDetector
+from fl_shield.errors import ConfigurationError, expected
+from fl_shield.meta.settings import MetaTraining
+from fl_shield.meta.training import train_detector
+from fl_shield.shadow.table import EpisodeTable
+
+
+def calibrate_across(
+    tables: Sequence[EpisodeTable], settings: MetaTraining, false_alarms: float = 0.01
+) -> Calibration:
+    """Return the calibration of a detector trained on `tables` with `settings`.
+
+    Args:
+        tables: Training rounds of two data sets or more.
+        settings: How the detector is trained; every fold is trained alike.
+        false_alarms: Share of honest updates that may be flagged.
+
+    Raises:
+        ConfigurationError: if there is one data set only, or too few honest updates.
+    """
+    return Calibration.from_benign(benign_log_odds(tables, settings), false_alarms)
+
+
+def benign_log_odds(tables: Sequence[EpisodeTable], settings: MetaTraining) -> NDArray[np.float64]:
+    """Return the log-odds of all honest updates under networks that never saw their data set."""
+    domains = sorted({table.domain for table in tables})
+    if len(domains) < 2:
+        raise ConfigurationError(
+            expected("tables", "rounds of two data sets or more, to calibrate across", domains)
+        )
+    parts = []
+    for index, domain in enumerate(domains):
+        others = [table for table in tables if table.domain != domain]
+        networks, spec = train_detector(others, replace(settings, seed=settings.seed + 1 + index))
+        detector = MetaDetector(networks, spec)
+        for table in tables:
+            if table.domain == domain:
+                scores = log_odds(detector, table)
+                parts.append(scores[~table.malicious])
+    return np.concatenate(parts)
+
+
+def log_odds(detector: MetaDetector, table: EpisodeTable) -> NDArray[np.float64]:
+    """Return the scores of a round's clients, log-odds where the detector is not calibrated."""
+    return detector.score(DescriptorTable(table.names, table.raw, table.raw))

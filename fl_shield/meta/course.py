@@ -1,0 +1,57 @@
+"""The course of one network's training, step by step, with all that a checkpoint must hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fl_shield.detector.features import FeatureSpec
+from fl_shield.detector.set_network import SetNetwork
+from fl_shield.meta.algorithms import OUTER
+from fl_shield.meta.episodes import Episodes
+from fl_shield.meta.settings import MetaTraining
+
+MAX_GRADIENT = 1.0
+"""Norm to which gradients are clipped."""
+
+
+class Course:
+    """A network on its way, drawing from torch's global generator for dropout and first weights.
+
+    Args:
+        episodes: Training rounds.
+        spec: Columns and units they are read with.
+        settings: How to train.
+
+    Attributes:
+        network: The network, in training mode.
+        done: Steps taken.
+        rng: Draws rounds.
+        generator: Draws hidden columns.
+    """
+
+    def __init__(self, episodes: Episodes, spec: FeatureSpec, settings: MetaTraining) -> None:
+        self.settings, self.spec = settings, spec
+        self._episodes = episodes
+        self.rng = np.random.default_rng(settings.seed)
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.network = SetNetwork(spec.num_features, settings.hidden, dropout=settings.dropout)
+        self.network.train()
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, settings.learning_rate, total_steps=settings.steps
+        )
+        self.done = 0
+
+    def step(self) -> float:
+        """Take one outer step and return its loss."""
+        self.optimiser.zero_grad()
+        outer = OUTER[self.settings.algorithm]
+        loss = outer(self.network, self._episodes, self.settings, self.rng, self.generator)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT)
+        self.optimiser.step()
+        self.schedule.step()
+        self.done += 1
+        return loss
