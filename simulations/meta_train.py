@@ -50,7 +50,10 @@ def meta_train(config: DictConfig, console: Console, overrides: Sequence[str] = 
         f"{len(spec.names)} descriptors; {settings.networks} networks"
     )
     networks = _train(tables, spec, settings, out / "checkpoints", config, console)
-    card = card_of(tables, settings, config, overrides)
+    command = shlex.join(["fl-shield", "meta-train", *overrides])
+    card = facts_of_training(
+        tables, settings, list(config.held_out), float(config.false_alarms), command
+    )
     if config.calibrate:
         console.print("threshold: each data set is scored by networks trained on the others …")
         card["calibration"] = asdict(calibrate_across(tables, settings, config.false_alarms))
@@ -105,13 +108,14 @@ def tables_of(config: DictConfig) -> list[EpisodeTable]:
     return kept
 
 
-def card_of(
+def facts_of_training(
     tables: Sequence[EpisodeTable],
     settings: MetaTraining,
-    config: DictConfig,
-    overrides: Sequence[str],
+    held_out: Sequence[str],
+    false_alarms: float,
+    command: str,
 ) -> dict[str, Any]:
-    """Return what is to be known of a detector's training, JSON-ready."""
+    """Return what is to be known of a detector's training, JSON-ready, for its card."""
     runs = {table.run: table for table in tables}
     attacked = [t for t in runs.values() if any(t.facts.get("wrappers", ()))]
 
@@ -121,7 +125,7 @@ def card_of(
     wrappers = Counter(w for t in attacked for w in t.facts["wrappers"] if w)
     return {
         "name": NAME,
-        "held_out": list(config.held_out),
+        "held_out": list(held_out),
         "federations": dict(sorted(Counter(t.domain for t in runs.values()).items())),
         "rounds": len(tables),
         "updates": sum(map(len, tables)),
@@ -132,8 +136,8 @@ def card_of(
         "model_poisoning": dict(sorted(wrappers.items())),
         "clean_samples": sorted({int(t.facts.get("clean_samples", 0)) for t in tables}),
         "training": asdict(settings),
-        "false_alarms": config.false_alarms,
-        "command": shlex.join(["fl-shield", "meta-train", *overrides]),
+        "false_alarms": false_alarms,
+        "command": command,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fl_shield.errors import ConfigurationError, expected, unknown
-from fl_shield.shadow.describe import describe_run
+from fl_shield.shadow.describe import CLEAN_SAMPLES, describe_run
 from fl_shield.shadow.domain import Domain
 from fl_shield.shadow.recipe import EVALUATION, POTENT, RecipeRanges
 from fl_shield.shadow.store import play, stored_run
@@ -48,7 +48,8 @@ class ShadowJob:
     @property
     def table(self) -> Path:
         """Where its table goes."""
-        return self.store / "tables" / f"{self.domain}-{self.seed:07d}.safetensors"
+        folder = tables_folder(self.store, self.clean_samples)
+        return folder / f"{self.domain}-{self.seed:07d}.safetensors"
 
     def run(self) -> Path:
         """Play and describe it, unless that is done, and return the table's path."""
@@ -61,6 +62,12 @@ class ShadowJob:
         if not self.keep_weights:
             shutil.rmtree(folder)
         return self.table
+
+
+def tables_folder(store: Path, clean_samples: int) -> Path:
+    """Return the folder of the tables that a server with so many clean samples would make."""
+    is_usual = clean_samples == CLEAN_SAMPLES
+    return store / ("tables" if is_usual else f"tables-{clean_samples}-samples")
 
 
 @lru_cache(maxsize=16)
@@ -103,7 +110,7 @@ def shadow(config: DictConfig, console: Console) -> int:
             if isinstance(outcome, str):
                 failed += 1
                 console.print(outcome)
-    console.print(f"tables: {Path(config.store) / 'tables'}")
+    console.print(f"tables: {tables_folder(Path(config.store), int(config.clean_samples))}")
     return 1 if failed else 0
 
 

@@ -8,8 +8,7 @@ promise is thus about a new data set that is like those of the training as they 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,25 +34,39 @@ def calibrate_across(
     Raises:
         ConfigurationError: if there is one data set only, or too few honest updates.
     """
-    return Calibration.from_benign(benign_log_odds(tables, settings), false_alarms)
+
+    def without(domain: str) -> MetaDetector:
+        others = [table for table in tables if table.domain != domain]
+        return MetaDetector(*train_detector(others, settings))
+
+    return Calibration.from_benign(benign_log_odds(tables, without), false_alarms)
 
 
-def benign_log_odds(tables: Sequence[EpisodeTable], settings: MetaTraining) -> NDArray[np.float64]:
-    """Return the log-odds of all honest updates under networks that never saw their data set."""
+def benign_log_odds(
+    tables: Sequence[EpisodeTable], without: Callable[[str], MetaDetector]
+) -> NDArray[np.float64]:
+    """Return the log-odds of all honest updates under detectors that never saw their data set.
+
+    Args:
+        tables: Rounds of two data sets or more.
+        without: Returns an uncalibrated detector that was not trained on a data set.
+
+    Raises:
+        ConfigurationError: if there is one data set only.
+    """
     domains = sorted({table.domain for table in tables})
     if len(domains) < 2:
         raise ConfigurationError(
             expected("tables", "rounds of two data sets or more, to calibrate across", domains)
         )
     parts = []
-    for index, domain in enumerate(domains):
-        others = [table for table in tables if table.domain != domain]
-        networks, spec = train_detector(others, replace(settings, seed=settings.seed + 1 + index))
-        detector = MetaDetector(networks, spec)
-        for table in tables:
-            if table.domain == domain:
-                scores = log_odds(detector, table)
-                parts.append(scores[~table.malicious])
+    for domain in domains:
+        detector = without(domain)
+        parts += [
+            log_odds(detector, table)[~table.malicious]
+            for table in tables
+            if table.domain == domain
+        ]
     return np.concatenate(parts)
 
 

@@ -1,0 +1,257 @@
+"""The detector's figures on what it has never seen, and the detector that is shipped.
+
+    python -m benchmarks.detector_results --data ../shared/data [--ship]
+
+Plays the shadow federations (`benchmarks/detector_data.py`), trains detectors that leave out a data
+set, a trigger family, an architecture or a modality, judges them and the statistics of published
+defences on the same updates, and writes `docs/results/detector.json`, Markdown tables beside it and
+the main one into README.md. `--ship` also trains on all data sets and writes the detector into the
+package. Federations and detectors are kept in the store: it can be stopped and started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from benchmarks import detector_data as data
+from benchmarks.detection_figures import Scores, clean_rate, figures
+from benchmarks.detector_tables import write_results
+from fl_shield.detector.meta_detector import Calibration, MetaDetector
+from fl_shield.detector.store import load_detector, save_detector
+from fl_shield.meta import ALGORITHMS, MetaTraining, train_detector
+from fl_shield.meta.calibrate import benign_log_odds, log_odds
+from fl_shield.shadow.table import EpisodeTable
+from fl_shield.simulations.meta_train import facts_of_training
+
+SETTINGS = MetaTraining()
+SINGLE = MetaTraining(networks=2)
+"""Comparisons of kinds of training use smaller ensembles than the headline."""
+
+FALSE_ALARMS = 0.01
+CLEAN_SAMPLES = (1, 2, 4, 8, 16, 32, 64)
+CLEAN_SAMPLE_RUNS = 5
+"""Federations of each data set in the table of clean samples."""
+
+LANGUAGE = ("ag_news", "sst2", "docstrings")
+
+WITHOUT: dict[str, Callable[[str], bool]] = {
+    "all descriptors": lambda name: True,
+    "without extrapolation": lambda name: "@" not in name or "@raw/" in name,
+    "without raw weights": lambda name: "@raw/" not in name,
+    "without candidate triggers": lambda name: not name.endswith(("candidates", "inverted")),
+    "without tokens": lambda name: (
+        not name.startswith(("token_", "pull_")) and not name.endswith("guided")
+    ),
+    "without comparison of clients": lambda name: (
+        not name.startswith(("excess_", "peer", "answer_peer", "near", "alone"))
+    ),
+    "without geometry": lambda name: "@" in name,
+    "clean probes only": lambda name: "@" not in name or name.endswith("/clean"),
+}
+"""Ablations: which descriptors are left."""
+
+
+Keep = Callable[[EpisodeTable], bool]
+"""Says which rounds a detector learns from."""
+
+
+class Study:
+    """Trains what is asked for, once, and scores with it."""
+
+    def __init__(self, store: Path, training: Sequence[EpisodeTable]) -> None:
+        self._store, self.training = store, training
+
+    def detector(
+        self,
+        name: str,
+        keep: Keep,
+        settings: MetaTraining = SETTINGS,
+        columns: Callable[[str], bool] | None = None,
+    ) -> MetaDetector:
+        """Return an uncalibrated detector from the training rounds that `keep` keeps."""
+        folder = self._store / "detectors" / name
+        if not (folder / "detector.json").is_file():
+            tables = [with_columns(t, columns) for t in self.training if keep(t)]
+            save_detector(folder, *train_detector(tables, settings), {"name": name})
+        return load_uncalibrated(folder)
+
+    def without(self, *domains: str) -> MetaDetector:
+        """Return a detector that has not seen these data sets."""
+        name = "without-" + "-".join(sorted(domains)) if domains else "all"
+        return self.detector(name, lambda t: t.domain not in domains)
+
+    def calibration(self, *held_out: str) -> Calibration:
+        """Return the calibration of `without(*held_out)`, from its own data sets only."""
+        seen = [t for t in self.training if t.domain not in held_out]
+        odds = benign_log_odds(seen, lambda domain: self.without(*held_out, domain))
+        return Calibration.from_benign(odds, FALSE_ALARMS)
+
+
+def load_uncalibrated(folder: Path) -> MetaDetector:
+    """Return a detector whose scores are log-odds."""
+    detector = load_detector(folder)
+    return MetaDetector(detector.networks, detector.spec)
+
+
+def with_columns(table: EpisodeTable, columns: Callable[[str], bool] | None) -> EpisodeTable:
+    """Return a table with the columns that are wanted."""
+    if columns is None:
+        return table
+    kept = [i for i, name in enumerate(table.names) if columns(name)]
+    names = tuple(table.names[i] for i in kept)
+    return EpisodeTable(
+        table.domain, table.run, table.round_number, names, table.raw[:, kept],
+        table.malicious, table.client_ids, table.facts,
+    )  # fmt: skip
+
+
+def scored(detector: MetaDetector, tables: Sequence[EpisodeTable]) -> Scores:
+    """Return the log-odds of all rounds."""
+    return [log_odds(detector, table) for table in tables]
+
+
+def row(table: str, held_out: str, statistic: str, **values: Any) -> dict[str, Any]:
+    """Return one row of the results."""
+    return {"table": table, "held_out": held_out, "statistic": statistic, **values}
+
+
+def unseen_data_sets(study: Study, judged: dict[str, list[EpisodeTable]]) -> Iterator[Any]:
+    """The main table: every data set by a detector that never saw it, and rivals beside it."""
+    for name, tables in track(judged.items(), "unseen data sets"):
+        detector, calibration = study.without(name), study.calibration(name)
+        scores = [(s - calibration.offset) / calibration.scale for s in scored(detector, tables)]
+        rate, updates = clean_rate(tables, scores, calibration.threshold)
+        main = figures(tables, scores)
+        yield row(
+            "data set", name, "fl_shield", clean_samples=16, clean_fpr=rate,
+            clean_updates=updates, **main,
+        )  # fmt: skip
+        for rival in tables[0].facts["rivals"]:
+            found = [np.array(t.facts["rivals"][rival], dtype=np.float64) for t in tables]
+            yield row("data set", name, rival, clean_samples=16, **figures(tables, found))
+        for how, part in _parts(tables).items():
+            chosen = [s for t, s in zip(tables, scores, strict=True) if part(t)]
+            kept = [t for t in tables if part(t)]
+            if any(t.malicious.any() for t in kept):
+                yield row(f"data set, {how}", name, "fl_shield", **figures(kept, chosen))
+
+
+def _seen(held_out: str, is_seen: Callable[[str], bool] = bool) -> Keep:
+    return lambda table: table.domain != held_out and is_seen(table.domain)
+
+
+def _other(fact: str, kind: str) -> Keep:
+    return lambda table: bool(table.facts[fact] != kind)
+
+
+def _parts(tables: Sequence[EpisodeTable]) -> dict[str, Keep]:
+    return {
+        "attackers kept out": lambda t: t.facts["aggregate"] == "honest",
+        "attackers averaged in": lambda t: t.facts["aggregate"] == "all",
+    }
+
+
+def unseen_kinds(study: Study, judged: dict[str, list[EpisodeTable]]) -> Iterator[Any]:
+    """Trigger families and architectures that no training federation had."""
+    tables = [t for part in judged.values() for t in part]
+    for fact in ("trigger", "architecture"):
+        for kind in track(sorted({t.facts[fact] for t in tables}), f"unseen {fact}s"):
+            chosen = [t for t in tables if t.facts[fact] == kind]
+            if not any(t.malicious.any() for t in chosen):
+                continue
+            detector = study.detector(f"without-{fact}-{kind}", _other(fact, kind), SINGLE)
+            yield row(fact, kind, "fl_shield", **figures(chosen, scored(detector, chosen)))
+
+
+def modalities(study: Study, judged: dict[str, list[EpisodeTable]]) -> Iterator[Any]:
+    """Does vision help language, and language vision?"""
+    for name, tables in track(judged.items(), "modalities"):
+        for seen, is_seen in (
+            ("vision", lambda d: d not in LANGUAGE),
+            ("language", lambda d: d in LANGUAGE),
+            ("both", lambda d: True),
+        ):
+            detector = study.detector(
+                f"{seen}-without-{name}",
+                _seen(name, is_seen),
+                SINGLE,
+            )
+            found = figures(tables, scored(detector, tables))
+            yield row("trained on", name, "fl_shield", trained_on=seen, **found)
+
+
+def ablations(study: Study, judged: dict[str, list[EpisodeTable]]) -> Iterator[Any]:
+    """What each group of descriptors and each algorithm is worth."""
+    for name, tables in track(judged.items(), "ablations"):
+        for index, (what, columns) in enumerate(WITHOUT.items()):
+            detector = study.detector(
+                f"columns-{index}-without-{name}", _seen(name), SINGLE, columns
+            )
+            found = figures(tables, scored(detector, tables))
+            yield row("descriptors", name, "fl_shield", descriptors=what, **found)
+        for algorithm in ALGORITHMS:
+            # The others take several tasks a step, each with inner steps: fewer steps, equal time.
+            steps = SINGLE.steps if algorithm == "multi_task" else SINGLE.steps // 3
+            settings = MetaTraining(networks=2, algorithm=algorithm, steps=steps)
+            detector = study.detector(f"{algorithm}-without-{name}", _seen(name), settings)
+            found = figures(tables, scored(detector, tables))
+            yield row("algorithm", name, "fl_shield", algorithm=algorithm, **found)
+
+
+def clean_samples(study: Study, store: Path, data_root: Path, workers: int) -> Iterator[Any]:
+    """Quality against the number of clean samples that the server holds."""
+    for samples in CLEAN_SAMPLES:
+        if samples != 16:
+            data.describe_again(store, data_root, workers, samples, CLEAN_SAMPLE_RUNS)
+        for name, seed in data.EVALUATION.items():
+            first = 1_000_000 + seed
+            runs = {f"{name}-{first + i:07d}" for i in range(CLEAN_SAMPLE_RUNS)}
+            tables = [t for t in data.tables_of(store / "evaluation", samples) if t.run in runs]
+            found = figures(tables, scored(study.without(name), tables))
+            yield row("clean samples", name, "fl_shield", clean_samples=samples, **found)
+
+
+def ship(study: Study, seconds: float, command: str) -> None:
+    """Write the detector of all data sets into the package."""
+    detector, calibration = study.without(), study.calibration()
+    card = facts_of_training(study.training, SETTINGS, [], FALSE_ALARMS, command)
+    card |= {"calibration": asdict(calibration), "seconds": round(seconds, 1)}
+    folder = data.ROOT / "fl_shield" / "detector" / "weights"
+    save_detector(folder, detector.networks, detector.spec, card)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--store", type=Path, default=data.ROOT / "runs" / "detector")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--ship", action="store_true", help="write the detector into the package")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    started = time.monotonic()
+    data.play_all(options.store.absolute(), options.data.absolute(), options.workers)
+    study = Study(options.store, data.tables_of(options.store / "training"))
+    every = data.tables_of(options.store / "evaluation")
+    judged = {name: [t for t in every if t.domain == name] for name in data.JUDGED}
+    rows = [*unseen_data_sets(study, judged)]
+    if options.ship:
+        ship(study, time.monotonic() - started, "make results-detector SHIP=1")
+    rows += [*unseen_kinds(study, judged), *modalities(study, judged), *ablations(study, judged)]
+    rows += clean_samples(study, options.store.absolute(), options.data, options.workers)
+    write_results(rows, study.training, json.loads(json.dumps(asdict(SETTINGS))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""The results of the detector as JSON, Markdown tables and the table in README."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.detector_data import JUDGED, ROOT
+from fl_shield.shadow.table import EpisodeTable
+
+RESULTS = ROOT / "docs" / "results"
+COMMAND = "make results-detector"
+BEGIN, END = "<!-- detector-table -->", "<!-- /detector-table -->"
+
+FLOORS = {
+    "auroc": (0.985, 0.97, 0.95, 0.90, 0.97),
+    "tpr_at_1fpr_5_rounds": (0.95, 0.92, 0.90, 0.80, 0.92),
+    "clean_fpr": (0.015,) * 5,
+}
+"""What the figures of `JUDGED` are to reach; the rate of false alarms is not to exceed it."""
+
+FIGURES = {
+    "auroc": "AUROC, one round",
+    "tpr_at_1fpr": "TPR at 1 % FPR, one round",
+    "tpr_at_1fpr_by_harm": "the same, weighted by harm",
+    "tpr_at_1fpr_5_rounds": "TPR at 1 % FPR, five rounds",
+    "clean_fpr": "FPR on clean runs, calibrated for 1 %",
+}
+
+Row = Mapping[str, Any]
+
+
+def write_results(
+    rows: Sequence[Row], training: Sequence[EpisodeTable], settings: Mapping[str, Any]
+) -> None:
+    """Write `docs/results/detector.json` and `.md`, and the main table into README."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    record = {
+        "command": COMMAND,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "training": {
+            "settings": dict(settings),
+            "rounds": len(training),
+            "federations": len({table.run for table in training}),
+        },
+        "targets": {"held_out": JUDGED, **FLOORS},
+        "rows": [_rounded(row) for row in rows],
+    }
+    (RESULTS / "detector.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    page = [
+        "# The detector on what it has never seen",
+        f"Written by `{COMMAND}`. Every row is scored by a detector that was trained without what "
+        "the row names; seeds of the evaluation are never seen in training. TPR is at the score "
+        "that 1 % of the benign updates exceed.",
+        "## Unseen data sets", main_table(rows),
+        "## Rivals on the same updates: AUROC of one round", rivals_table(rows, "auroc"),
+        "## Rivals on the same updates: TPR at 1 % FPR after five rounds",
+        rivals_table(rows, "tpr_at_1fpr_5_rounds"),
+        "## Attackers kept out of the model, or averaged in", by_label(rows, "data set, ", None),
+        "## Unseen trigger families", kinds_table(rows, "trigger"),
+        "## Unseen architectures", kinds_table(rows, "architecture"),
+        "## Trained on vision, on language, on both: AUROC",
+        by_label(rows, "trained on", "trained_on"),
+        "## Without a group of descriptors: AUROC", by_label(rows, "descriptors", "descriptors"),
+        "## Algorithms, without adaptation: AUROC", by_label(rows, "algorithm", "algorithm"),
+        "## Clean samples of the server: AUROC", by_label(rows, "clean samples", "clean_samples"),
+    ]  # fmt: skip
+    text = "\n\n".join(page) + "\n"
+    (RESULTS / "detector.md").write_text(text, encoding="utf-8")
+    readme = ROOT / "README.md"
+    before, begin, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    if begin:
+        after = rest.partition(END)[2]
+        readme.write_text(f"{before}{BEGIN}\n{main_table(rows)}\n{END}{after}", encoding="utf-8")
+    print(main_table(rows))
+
+
+def main_table(rows: Sequence[Row]) -> str:
+    """Return the figures of unseen data sets with what they are to reach."""
+    own = {r["held_out"]: r for r in rows if r["table"] == "data set" and _is_own(r)}
+    lines = []
+    for key, title in FIGURES.items():
+        cells = []
+        for index, name in enumerate(JUDGED):
+            floor = FLOORS[key][index] if key in FLOORS else None
+            cells.append(_cell(own[name].get(key), floor, at_most=key == "clean_fpr"))
+        lines.append([title, *cells])
+    lines.append(
+        ["federations (rounds)", *(f"{own[n]['seeds']} ({own[n]['rounds']})" for n in JUDGED)]
+    )
+    return _markdown(["figure (to reach)", *JUDGED], lines)
+
+
+def rivals_table(rows: Sequence[Row], key: str) -> str:
+    """Return one figure of every statistic on every data set."""
+    kept = [r for r in rows if r["table"] == "data set"]
+    names = list(dict.fromkeys(r["statistic"] for r in kept))
+    cells = {(r["statistic"], r["held_out"]): r[key] for r in kept}
+    return _markdown(
+        ["statistic", *JUDGED], [[n, *(_cell(cells.get((n, d))) for d in JUDGED)] for n in names]
+    )
+
+
+def kinds_table(rows: Sequence[Row], table: str) -> str:
+    """Return the figures of unseen triggers or architectures."""
+    kept = [r for r in rows if r["table"] == table]
+    keys = ("auroc", "tpr_at_1fpr", "tpr_at_1fpr_5_rounds")
+    return _markdown(
+        [table, *(FIGURES[k] for k in keys), "federations"],
+        [[r["held_out"], *(_cell(r[k]) for k in keys), str(r["seeds"])] for r in kept],
+    )
+
+
+def by_label(rows: Sequence[Row], table: str, label: str | None) -> str:
+    """Return AUROC by label and data set; without a label, the rest of the table's name is it."""
+    kept = [r for r in rows if (r["table"] == table if label else r["table"].startswith(table))]
+    cells: dict[str, dict[str, Any]] = {}
+    for r in kept:
+        name = str(r[label]) if label else r["table"].removeprefix(table)
+        cells.setdefault(name, {})[r["held_out"]] = r["auroc"]
+    lines = []
+    for name, by_data in cells.items():
+        values = [v for v in by_data.values() if v is not None]
+        mean = float(np.mean(values)) if values else None
+        lines.append([name, *(_cell(by_data.get(d)) for d in JUDGED), _cell(mean)])
+    return _markdown([label.replace("_", " ") if label else "global model", *JUDGED, "mean"], lines)
+
+
+def _cell(value: float | None, floor: float | None = None, *, at_most: bool = False) -> str:
+    if value is None:
+        return "–"
+    text = f"{value:.3f}"
+    if floor is None:
+        return text
+    met = value <= floor if at_most else value >= floor
+    return f"{text} ({'≤' if at_most else '≥'} {floor:g} {'met' if met else 'missed'})"
+
+
+def _markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    out = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    return "\n".join([*out, *("| " + " | ".join(line) + " |" for line in lines)])
+
+
+def _is_own(row: Row) -> bool:
+    return str(row["statistic"]) == "fl_shield"
+
+
+def _rounded(row: Row) -> dict[str, Any]:
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
