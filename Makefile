@@ -5,13 +5,14 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SEED   ?= 0
 WORKERS ?= 2
+DATA   ?= ../shared/data
 # One thread a process: small models gain nothing from more, and processes share the cores.
 export OMP_NUM_THREADS ?= 1
 export FLWR_TELEMETRY_ENABLED ?= 0
 export FLWR_DISABLE_UPDATE_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint types format browser results-demo clean
+.PHONY: help install demo test test-fast lint types format browser results-demo results-detector clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +54,9 @@ browser: ## install Chromium for the report's test, where that is possible
 
 results-demo: $(STAMP) ## five seeds of the demonstration -> docs/results/demo.json and README
 	$(BIN)/python benchmarks/demo_seeds.py
+
+results-detector: $(STAMP) ## the detector on what it has never seen -> docs/results/detector.json: DATA=dir
+	$(BIN)/python -m benchmarks.detector_results --data $(DATA) --workers $(WORKERS) $(SHIP)
 
 clean: ## remove the environment and caches, not the runs
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .hypothesis

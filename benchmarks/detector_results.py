@@ -16,7 +16,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,8 @@ from fl_shield.shadow.table import EpisodeTable
 from fl_shield.simulations.meta_train import facts_of_training
 
 SETTINGS = MetaTraining()
-SINGLE = MetaTraining(networks=2)
-"""Comparisons of kinds of training use smaller ensembles than the headline."""
+SINGLE = MetaTraining(networks=1, steps=1000)
+"""Comparisons of kinds of training make do with less than the headline, each side with the same."""
 
 FALSE_ALARMS = 0.01
 CLEAN_SAMPLES = (1, 2, 4, 8, 16, 32, 64)
@@ -61,6 +61,9 @@ WITHOUT: dict[str, Callable[[str], bool]] = {
 }
 """Ablations: which descriptors are left."""
 
+
+Judged = dict[str, list[EpisodeTable]]
+"""Rounds of the evaluation by data set."""
 
 Keep = Callable[[EpisodeTable], bool]
 """Says which rounds a detector learns from."""
@@ -126,7 +129,7 @@ def row(table: str, held_out: str, statistic: str, **values: Any) -> dict[str, A
     return {"table": table, "held_out": held_out, "statistic": statistic, **values}
 
 
-def unseen_data_sets(study: Study, judged: dict[str, list[EpisodeTable]]) -> Iterator[Any]:
+def unseen_data_sets(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[Any]:
     """The main table: every data set by a detector that never saw it, and rivals beside it."""
     for name, tables in track(judged.items(), "unseen data sets"):
         detector, calibration = study.without(name), study.calibration(name)
@@ -162,7 +165,7 @@ def _parts(tables: Sequence[EpisodeTable]) -> dict[str, Keep]:
     }
 
 
-def unseen_kinds(study: Study, judged: dict[str, list[EpisodeTable]]) -> Iterator[Any]:
+def unseen_kinds(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[Any]:
     """Trigger families and architectures that no training federation had."""
     tables = [t for part in judged.values() for t in part]
     for fact in ("trigger", "architecture"):
@@ -174,7 +177,7 @@ def unseen_kinds(study: Study, judged: dict[str, list[EpisodeTable]]) -> Iterato
             yield row(fact, kind, "fl_shield", **figures(chosen, scored(detector, chosen)))
 
 
-def modalities(study: Study, judged: dict[str, list[EpisodeTable]]) -> Iterator[Any]:
+def modalities(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[Any]:
     """Does vision help language, and language vision?"""
     for name, tables in track(judged.items(), "modalities"):
         for seen, is_seen in (
@@ -191,7 +194,7 @@ def modalities(study: Study, judged: dict[str, list[EpisodeTable]]) -> Iterator[
             yield row("trained on", name, "fl_shield", trained_on=seen, **found)
 
 
-def ablations(study: Study, judged: dict[str, list[EpisodeTable]]) -> Iterator[Any]:
+def ablations(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[Any]:
     """What each group of descriptors and each algorithm is worth."""
     for name, tables in track(judged.items(), "ablations"):
         for index, (what, columns) in enumerate(WITHOUT.items()):
@@ -200,57 +203,98 @@ def ablations(study: Study, judged: dict[str, list[EpisodeTable]]) -> Iterator[A
             )
             found = figures(tables, scored(detector, tables))
             yield row("descriptors", name, "fl_shield", descriptors=what, **found)
+
+
+def algorithms(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[Any]:
+    """Which outer loop learns best, before any adaptation."""
+    for name, tables in track(judged.items(), "algorithms"):
         for algorithm in ALGORITHMS:
             # The others take several tasks a step, each with inner steps: fewer steps, equal time.
             steps = SINGLE.steps if algorithm == "multi_task" else SINGLE.steps // 3
-            settings = MetaTraining(networks=2, algorithm=algorithm, steps=steps)
+            settings = replace(SINGLE, algorithm=algorithm, steps=steps)
             detector = study.detector(f"{algorithm}-without-{name}", _seen(name), settings)
             found = figures(tables, scored(detector, tables))
             yield row("algorithm", name, "fl_shield", algorithm=algorithm, **found)
 
 
-def clean_samples(study: Study, store: Path, data_root: Path, workers: int) -> Iterator[Any]:
+def clean_samples(study: Study, _: Judged, options: argparse.Namespace) -> Iterator[Any]:
     """Quality against the number of clean samples that the server holds."""
     for samples in CLEAN_SAMPLES:
         if samples != 16:
-            data.describe_again(store, data_root, workers, samples, CLEAN_SAMPLE_RUNS)
+            data.describe_again(
+                options.store, options.data.absolute(), options.workers, samples, CLEAN_SAMPLE_RUNS
+            )
         for name, seed in data.EVALUATION.items():
             first = 1_000_000 + seed
             runs = {f"{name}-{first + i:07d}" for i in range(CLEAN_SAMPLE_RUNS)}
-            tables = [t for t in data.tables_of(store / "evaluation", samples) if t.run in runs]
+            tables = [
+                t for t in data.tables_of(options.store / "evaluation", samples) if t.run in runs
+            ]
             found = figures(tables, scored(study.without(name), tables))
             yield row("clean samples", name, "fl_shield", clean_samples=samples, **found)
 
 
-def ship(study: Study, seconds: float, command: str) -> None:
+def ship(study: Study) -> None:
     """Write the detector of all data sets into the package."""
+    started = time.monotonic()
     detector, calibration = study.without(), study.calibration()
+    command = "make results-detector SHIP=--ship"
     card = facts_of_training(study.training, SETTINGS, [], FALSE_ALARMS, command)
-    card |= {"calibration": asdict(calibration), "seconds": round(seconds, 1)}
+    card |= {"calibration": asdict(calibration), "seconds": round(time.monotonic() - started, 1)}
     folder = data.ROOT / "fl_shield" / "detector" / "weights"
     save_detector(folder, detector.networks, detector.spec, card)
 
 
+PARTS: dict[str, Callable[[Study, Judged, argparse.Namespace], Iterator[Any]]] = {
+    "data": unseen_data_sets,
+    "kinds": unseen_kinds,
+    "modalities": modalities,
+    "descriptors": ablations,
+    "algorithms": algorithms,
+    "samples": clean_samples,
+}
+"""What is measured, one piece at a time."""
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--store", type=Path, default=data.ROOT / "runs" / "detector")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART",
+                        help=f"parts to measure now: {', '.join(PARTS)}")  # fmt: skip
     parser.add_argument("--ship", action="store_true", help="write the detector into the package")
     options = parser.parse_args()
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    started = time.monotonic()
-    data.play_all(options.store.absolute(), options.data.absolute(), options.workers)
+    options.store = options.store.absolute()
+    data.play_all(options.store, options.data.absolute(), options.workers)
     study = Study(options.store, data.tables_of(options.store / "training"))
     every = data.tables_of(options.store / "evaluation")
     judged = {name: [t for t in every if t.domain == name] for name in data.JUDGED}
-    rows = [*unseen_data_sets(study, judged)]
     if options.ship:
-        ship(study, time.monotonic() - started, "make results-detector SHIP=1")
-    rows += [*unseen_kinds(study, judged), *modalities(study, judged), *ablations(study, judged)]
-    rows += clean_samples(study, options.store.absolute(), options.data, options.workers)
-    write_results(rows, study.training, json.loads(json.dumps(asdict(SETTINGS))))
+        ship(study)
+    rows = {name: _measured(options.store, name) for name in PARTS}
+    for name in options.only:
+        if rows[name] is None:
+            rows[name] = [*PARTS[name](study, judged, options)]
+            file = _rows_file(options.store, name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(rows[name]), encoding="utf-8")
+    found = [row for part in rows.values() for row in part or ()]
+    write_results(found, study.training, asdict(SETTINGS))
+
+
+def _rows_file(store: Path, name: str) -> Path:
+    return store / "rows" / f"{name}.json"
+
+
+def _measured(store: Path, name: str) -> Any:
+    """Return the rows of a part that was measured earlier."""
+    file = _rows_file(store, name)
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 if __name__ == "__main__":

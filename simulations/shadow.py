@@ -148,7 +148,7 @@ def _ranges(config: DictConfig) -> RecipeRanges:
 
 def _in_parallel(jobs: list[ShadowJob], workers: int) -> Iterator[Path | str]:
     """Yield each job's table, or a sentence about why it failed, as they finish."""
-    if workers == 1:
+    if workers == 1 or len(jobs) < 2:
         for job in jobs:
             yield _guarded(job)
         return

@@ -34,7 +34,7 @@ class MetaTraining:
     """
 
     algorithm: str = "multi_task"
-    networks: int = 5
+    networks: int = 3
     steps: int = 1500
     rounds: int = 24
     tasks: int = 6
