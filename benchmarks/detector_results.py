@@ -283,8 +283,11 @@ def main() -> None:
             file = _rows_file(options.store, name)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(rows[name]), encoding="utf-8")
-    found = [row for part in rows.values() for row in part or ()]
-    write_results(found, study.training, asdict(SETTINGS))
+    missing = [name for name, part in rows.items() if part is None]
+    if missing:
+        print(f"Nothing is written yet; still to measure: {', '.join(missing)}.")
+        return
+    write_results([r for part in rows.values() for r in part], study.training, asdict(SETTINGS))
 
 
 def _rows_file(store: Path, name: str) -> Path:

@@ -26,7 +26,7 @@ from flwr.serverapp.strategy import (
 from torch import nn
 
 from fl_shield.audit import AuditLog
-from fl_shield.detector.protocol import Detector
+from fl_shield.detector import Detector, as_detector
 from fl_shield.errors import ConfigurationError, expected
 from fl_shield.inspection import Inspector
 from fl_shield.judge.evidence import DECAY, EvidenceBook
@@ -110,7 +110,8 @@ class MetaShield(Shielded):
         model: The federated model (its weights do not matter, its architecture does).
         probes: 16 to 128 clean samples that the server holds: a `ProbeSet`, a tensor, a mapping of
             tensors, or a pair `(inputs, labels)`.
-        detector: Scores descriptors; None takes the one that ships with fl_shield.
+        detector: Scores descriptors: an object, or the folder that `fl-shield meta-train` wrote;
+            None takes the one that ships with fl_shield.
         inspector: Describes updates; None builds `fl_shield.inspection.Inspector`.
         policy: `"drop"`, `"downweight"` or `"monitor"`.
         threshold: Score (log-odds) from which a client is flagged; None takes the detector's own
@@ -139,7 +140,7 @@ class MetaShield(Shielded):
         model: nn.Module,
         probes: Probes,
         *,
-        detector: Detector | None = None,
+        detector: Detector | str | Path | None = None,
         inspector: CohortInspector | None = None,
         policy: str = "drop",
         threshold: float | None = None,
@@ -166,11 +167,11 @@ class MetaShield(Shielded):
                 expected("min_clients", f"an integer of at least {MIN_COHORT}", min_clients)
             )
         probe_set = as_probe_set(probes)
-        detector = _checked_detector(detector)
+        judges = as_detector(detector)
         judge = Judge(
             Policy(
                 policy,
-                _threshold(threshold, detector),
+                _threshold(threshold, judges),
                 evidence_threshold,
                 readmission_threshold,
                 max_drop_share,
@@ -197,7 +198,7 @@ class MetaShield(Shielded):
             capture_folder=None if capture is None else Path(capture),
         )
         audit = None if audit_log is None else AuditLog(audit_log)
-        self._shield_core = ShieldCore(inspector, detector, judge, settings, audit)
+        self._shield_core = ShieldCore(inspector, judges, judge, settings, audit)
         self.strategy = strategy
 
     def start(self, *args: Any, **kwargs: Any) -> Result:
@@ -349,22 +350,6 @@ def _layers(strategy: object) -> list[Strategy]:
             )
         )
     return layers
-
-
-def _checked_detector(detector: Detector | None) -> Detector:
-    if detector is None:
-        from fl_shield.detector import default_detector
-
-        return default_detector()
-    if not isinstance(detector, Detector):
-        raise ConfigurationError(
-            expected(
-                "detector",
-                "an object with name, score(table) and contributions(table)",
-                type(detector).__name__,
-            )
-        )
-    return detector
 
 
 def _threshold(threshold: float | None, detector: Detector) -> float:

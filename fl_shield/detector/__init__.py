@@ -8,11 +8,13 @@ from fl_shield.detector.meta_detector import MetaDetector
 from fl_shield.detector.protocol import Detector
 from fl_shield.detector.robust_rule import RobustRule
 from fl_shield.detector.store import CARD, load_detector, save_detector
+from fl_shield.errors import ConfigurationError, expected
 
 __all__ = [
     "Detector",
     "MetaDetector",
     "RobustRule",
+    "as_detector",
     "default_detector",
     "load_detector",
     "save_detector",
@@ -33,3 +35,25 @@ def default_detector() -> Detector:
     if (SHIPPED / CARD).is_file():
         return load_detector(SHIPPED)
     return RobustRule()
+
+
+def as_detector(detector: Detector | str | Path | None) -> Detector:
+    """Return a detector: the one given, the one in a folder, or the default for None.
+
+    Raises:
+        ConfigurationError: if it is none of these, or the folder holds no detector.
+        StateError: if the folder's detector is damaged or of another version.
+    """
+    if detector is None:
+        return default_detector()
+    if isinstance(detector, str | Path):
+        return load_detector(Path(detector).expanduser())
+    if not isinstance(detector, Detector):
+        raise ConfigurationError(
+            expected(
+                "detector",
+                "a folder, or an object with name, score(table) and contributions(table)",
+                type(detector).__name__,
+            )
+        )
+    return detector
