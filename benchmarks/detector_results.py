@@ -39,7 +39,7 @@ SINGLE = MetaTraining(networks=1, steps=1000)
 """Comparisons of kinds of training make do with less than the headline, each side with the same."""
 
 FALSE_ALARMS = 0.01
-CLEAN_SAMPLES = (1, 2, 4, 8, 16, 32, 64)
+CLEAN_SAMPLES = (4, 8, 16, 32, 64)
 CLEAN_SAMPLE_RUNS = 5
 """Federations of each data set in the table of clean samples."""
 

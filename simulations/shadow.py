@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,8 @@ def _jobs(config: DictConfig) -> Iterator[ShadowJob]:
         for key in ("runs", "workers", "clean_samples")
         if not isinstance(config[key], int) or config[key] < 1
     ]
+    known = domain_files()
+    problems += [unknown("domain", name, known) for name in config.domains if name not in known]
     if config.kind not in RANGES:
         problems.append(unknown("shadow.kind", str(config.kind), RANGES))
     if problems:
@@ -135,15 +137,14 @@ def _jobs(config: DictConfig) -> Iterator[ShadowJob]:
 
 
 def _ranges(config: DictConfig) -> RecipeRanges:
-    known = {field.name for field in fields(RecipeRanges)}
     given: dict[str, Any] = OmegaConf.to_container(config.ranges)  # type: ignore[assignment]
-    wrong = [unknown("setting of ranges", str(key), known) for key in given if key not in known]
+    changes = {key: value for key, value in given.items() if value is not None}
+    known = {field.name for field in fields(RecipeRanges)}
+    wrong = [unknown("setting of ranges", key, known) for key in changes if key not in known]
     if wrong:
         raise ConfigurationError(" ".join(wrong))
-    base = RANGES[config.kind]
-    values = {name: getattr(base, name) for name in known}
-    values |= {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-    return RecipeRanges(**values)
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
+    return replace(RANGES[config.kind], **values)
 
 
 def _in_parallel(jobs: list[ShadowJob], workers: int) -> Iterator[Path | str]:

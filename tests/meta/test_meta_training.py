@@ -19,6 +19,7 @@ from fl_shield.errors import ConfigurationError, StateError
 from fl_shield.meta import ALGORITHMS, MetaTraining, train_detector, train_network
 from fl_shield.meta import training as training_module
 from fl_shield.meta.algorithms import OUTER, inner_parameters
+from fl_shield.meta.calibrate import benign_log_odds, calibrate_across
 from fl_shield.meta.episodes import Episodes, hide_columns
 from fl_shield.meta.objective import detection_loss
 from fl_shield.shadow.table import EpisodeTable
@@ -207,3 +208,29 @@ def test_bad_settings_are_named_all_at_once() -> None:
 def test_rounds_without_attackers_teach_nothing() -> None:
     with pytest.raises(ConfigurationError, match="rounds with attackers"):
         train_detector([episode(0, attackers=0)], QUICK)
+
+
+def test_the_threshold_is_about_data_sets_not_seen() -> None:
+    """Each data set is scored by a detector without it; the quantile is over all of them."""
+    tables = episodes(30)
+    asked: list[str] = []
+    networks, spec = train_detector(tables, QUICK)
+
+    def without(domain: str) -> MetaDetector:
+        asked.append(domain)
+        return MetaDetector(networks, spec)
+
+    odds = benign_log_odds(tables, without)
+    assert asked == ["a", "b"]
+    assert len(odds) == sum(int((~t.malicious).sum()) for t in tables)
+    calibration = calibrate_across(tables, QUICK, false_alarms=0.1)
+    folds = {d: [t for t in tables if t.domain != d] for d in "ab"}
+    by_hand = np.sort(
+        benign_log_odds(tables, lambda d: MetaDetector(*train_detector(folds[d], QUICK)))
+    )
+    rank = math.ceil((len(by_hand) + 1) * 0.9)
+    assert calibration.offset + 2.0 * calibration.scale == pytest.approx(
+        by_hand[rank - 1], rel=1e-4
+    )
+    with pytest.raises(ConfigurationError, match="two data sets or more"):
+        calibrate_across([t for t in tables if t.domain == "a"], QUICK)
