@@ -143,7 +143,7 @@ def _ranges(config: DictConfig) -> RecipeRanges:
     wrong = [unknown("setting of ranges", key, known) for key in changes if key not in known]
     if wrong:
         raise ConfigurationError(" ".join(wrong))
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
     return replace(RANGES[config.kind], **values)
 
 

@@ -56,12 +56,8 @@ def measured(model: nn.Module, inputs: torch.Tensor) -> set[str]:
     states = []
     for seed in range(4):
         torch.manual_seed(seed)
-        states.append(
-            {
-                k: (v + 0.1 * torch.randn(v.shape).numpy()).astype(v.dtype)
-                for k, v in reference.items()
-            }
-        )
+        moved = {k: torch.from_numpy(v) + 0.1 * torch.randn(v.shape) for k, v in reference.items()}
+        states.append({k: v.numpy() for k, v in moved.items()})
     clients = tuple(ClientUpdate(i, 1.0, lambda s=s: s) for i, s in enumerate(states))  # type: ignore[misc]
     probes = ProbeSet(inputs, torch.arange(len(inputs)) % 3, 3)
     table = Inspector(model, probes).describe(Cohort(1, reference, clients))

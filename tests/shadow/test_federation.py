@@ -68,7 +68,8 @@ def test_honest_aggregation_keeps_the_backdoor_out(domain: Domain) -> None:
     )  # fmt: skip
     stacked = np.stack([weights(clean[0].cohort, i)[name] for i in range(6)]).astype(np.float64)
     mean = np.tensordot(sizes / sizes.sum(), stacked, axes=1)
-    np.testing.assert_allclose(clean[1].cohort.reference[name], mean, rtol=1e-5, atol=1e-6)
+    found = np.asarray(clean[1].cohort.reference[name], dtype=np.float64)
+    np.testing.assert_allclose(found, mean, rtol=1e-5, atol=1e-6)
 
 
 def test_nobody_has_the_servers_samples(domain: Domain) -> None:
