@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from fl_shield.judge.evidence import EvidenceBook
+from fl_shield.judge.policy import Policy
 from fl_shield.shadow.table import EpisodeTable
 
 Scores = Sequence[NDArray[np.float64]]
@@ -111,7 +112,21 @@ def clean_rate(
     return float((pooled >= threshold).mean()), len(pooled)
 
 
+def deployed(tables: Sequence[EpisodeTable], scores: Scores) -> dict[str, float | None]:
+    """Return what the judge does with calibrated scores at its defaults, after five rounds.
+
+    Shares of the malicious and of the benign clients whose evidence excludes them.
+    """
+    evidence, truth = evidence_after(tables, scores)
+    excluded = evidence >= Policy.evidence_threshold
+    return {
+        "excluded_malicious": float(excluded[truth].mean()) if truth.any() else None,
+        "excluded_benign": float(excluded[~truth].mean()) if (~truth).any() else None,
+    }
+
+
 def _gathered(scores: Sequence[float]) -> float:
+    """Return the evidence after these scores, without the limits, which are for log-odds only."""
     decay = EvidenceBook().decay
     evidence = 0.0
     for score in scores:

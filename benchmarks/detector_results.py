@@ -25,12 +25,12 @@ import torch
 from rich.progress import track
 
 from benchmarks import detector_data as data
-from benchmarks.detection_figures import Scores, clean_rate, figures
+from benchmarks.detection_figures import Scores, clean_rate, deployed, figures
 from benchmarks.detector_tables import write_results
 from fl_shield.detector.meta_detector import Calibration, MetaDetector
 from fl_shield.detector.store import load_detector, save_detector
 from fl_shield.meta import ALGORITHMS, MetaTraining, train_detector
-from fl_shield.meta.calibrate import benign_log_odds, log_odds
+from fl_shield.meta.calibrate import benign_log_odds, hardest, log_odds
 from fl_shield.shadow.table import EpisodeTable
 from fl_shield.simulations.meta_train import facts_of_training
 
@@ -98,7 +98,7 @@ class Study:
         """Return the calibration of `without(*held_out)`, from its own data sets only."""
         seen = [t for t in self.training if t.domain not in held_out]
         odds = benign_log_odds(seen, lambda domain: self.without(*held_out, domain))
-        return Calibration.from_benign(odds, FALSE_ALARMS)
+        return hardest(odds, FALSE_ALARMS)
 
 
 def load_uncalibrated(folder: Path) -> MetaDetector:
@@ -138,7 +138,7 @@ def unseen_data_sets(study: Study, judged: Judged, _: argparse.Namespace) -> Ite
         main = figures(tables, scores)
         yield row(
             "data set", name, "fl_shield", clean_samples=16, clean_fpr=rate,
-            clean_updates=updates, **main,
+            clean_updates=updates, **main, **deployed(tables, scores),
         )  # fmt: skip
         for rival in tables[0].facts["rivals"]:
             found = [np.array(t.facts["rivals"][rival], dtype=np.float64) for t in tables]

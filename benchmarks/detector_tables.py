@@ -30,6 +30,8 @@ FIGURES = {
     "tpr_at_1fpr_by_harm": "the same, weighted by harm",
     "tpr_at_1fpr_5_rounds": "TPR at 1 % FPR, five rounds",
     "clean_fpr": "FPR on clean runs, calibrated for 1 %",
+    "excluded_malicious": "malicious clients excluded at defaults, five rounds",
+    "excluded_benign": "benign clients excluded at defaults, five rounds",
 }
 
 Row = Mapping[str, Any]
