@@ -31,6 +31,13 @@ POTENT = {
 POTENT_RUNS = 15
 """Training federations in which more happens: first seeds and their number."""
 
+ODD = {
+    "digits": 21000, "mnist": 22000, "cifar10": 23000, "glyphs": 24000, "sst2": 25000,
+    "ag_news": 26000, "docstrings": 27000,
+}  # fmt: skip
+ODD_RUNS, ODDITY = 18, 0.4
+"""Training federations with many odd clients: first seeds, their number, and how many are odd."""
+
 EVALUATION = {"mnist": 100, "cifar10": 200, "ag_news": 300, "sst2": 400, "digits": 500}
 EVALUATION_RUNS = 20
 """Federations of the evaluation: first seeds (after one million) and their number."""
@@ -44,6 +51,10 @@ def play_all(store: Path, data_root: Path, workers: int) -> None:
     for name, seed in POTENT.items():
         potent = [f"store={store / 'training'}", f"seed={seed}", f"runs={POTENT_RUNS}"]
         _shadow([*potent, f"domains=[{name}]", "kind=potent"], data_root, workers)
+    for name, seed in ODD.items():
+        odd = [f"store={store / 'training'}", f"seed={seed}", f"runs={ODD_RUNS}"]
+        odd += [f"domains=[{name}]", "kind=potent", f"ranges.oddity={ODDITY}"]
+        _shadow(odd, data_root, workers)
     for name, seed in EVALUATION.items():
         judged = [f"store={store / 'evaluation'}", f"seed={seed}", f"runs={EVALUATION_RUNS}"]
         judged += [f"domains=[{name}]", "kind=evaluation", "keep_weights=true"]
