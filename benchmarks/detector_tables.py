@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks.detector_data import JUDGED, ROOT
+from benchmarks.detector_plots import draw_rivals
 from fl_shield.shadow.table import EpisodeTable
 
 RESULTS = ROOT / "docs" / "results"
@@ -60,6 +61,7 @@ def write_results(
         "the row names; seeds of the evaluation are never seen in training. TPR is at the score "
         "that 1 % of the benign updates exceed.",
         "## Unseen data sets", main_table(rows),
+        "![Rivals on the same updates](detector.png)",
         "## Rivals on the same updates: AUROC of one round", rivals_table(rows, "auroc"),
         "## Rivals on the same updates: TPR at 1 % FPR after five rounds",
         rivals_table(rows, "tpr_at_1fpr_5_rounds"),
@@ -72,6 +74,7 @@ def write_results(
         "## Algorithms, without adaptation: AUROC", by_label(rows, "algorithm", "algorithm"),
         "## Clean samples of the server: AUROC", by_label(rows, "clean samples", "clean_samples"),
     ]  # fmt: skip
+    draw_rivals(rows, JUDGED, RESULTS / "detector.png")
     text = "\n\n".join(page) + "\n"
     (RESULTS / "detector.md").write_text(text, encoding="utf-8")
     readme = ROOT / "README.md"

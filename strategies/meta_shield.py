@@ -121,6 +121,8 @@ class MetaShield(Shielded):
         evidence_decay: Share of the evidence that is kept from round to round.
         evidence_offset: Score that counts as no evidence; benign scores should lie below it.
         max_drop_share: Largest share of a round's updates that may be dropped or down-weighted.
+        trusted_nodes: Node ids whose updates are kept whatever their scores.
+        banned_nodes: Node ids whose updates are dropped whatever their scores.
         clip_survivors: Clip updates that pass to the cohort's median norm.
         min_clients: Fewest admitted replies with which anybody is suspected, at least 3.
         audit_log: JSON-lines file that gets one line a verdict.
@@ -149,6 +151,8 @@ class MetaShield(Shielded):
         evidence_decay: float = DECAY,
         evidence_offset: float = 0.0,
         max_drop_share: float = 0.45,
+        trusted_nodes: Iterable[int] = (),
+        banned_nodes: Iterable[int] = (),
         clip_survivors: bool = False,
         min_clients: int = MIN_COHORT,
         audit_log: str | Path | None = None,
@@ -175,6 +179,8 @@ class MetaShield(Shielded):
                 evidence_threshold,
                 readmission_threshold,
                 max_drop_share,
+                frozenset(trusted_nodes),
+                frozenset(banned_nodes),
             ),
             EvidenceBook(decay=evidence_decay, offset=evidence_offset),
         )

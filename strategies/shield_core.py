@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ from fl_shield.descriptors.table import DescriptorTable
 from fl_shield.detector.protocol import Detector
 from fl_shield.errors import FlShieldError, StateError
 from fl_shield.intake import Intake, Rejection, check_claim
-from fl_shield.judge.judge import Judge
+from fl_shield.judge.judge import BANNED, Judge
 from fl_shield.judge.rescale import ByPart, median_norms, rescale, update_norms
 from fl_shield.judge.verdict import Decision, Verdict
 from fl_shield.strategies.messages import (
@@ -230,7 +230,7 @@ class ShieldCore:
                 f"kept unjudged: {len(cohort)} admitted replies are too few to compare "
                 f"(at least {self.settings.min_clients})."
             )
-            return [_unjudged(cohort, client, detail) for client in cohort.clients], False
+            return self._all_unjudged(cohort, detail), False
         try:
             table = self.inspector.describe(cohort)
             scores = self.detector.score(table)
@@ -243,8 +243,19 @@ class ShieldCore:
                 f"safe mode: the detector failed ({type(error).__name__}), so the update was kept, "
                 "clipped to the cohort's median norm."
             )
-            return [_unjudged(cohort, client, detail) for client in cohort.clients], True
+            return self._all_unjudged(cohort, detail), True
         return verdicts, False
+
+    def _all_unjudged(self, cohort: Cohort, detail: str) -> list[Verdict]:
+        """Return verdicts that keep everybody but those whom the operator banned."""
+        verdicts = [_unjudged(cohort, client, detail) for client in cohort.clients]
+        banned = self.judge.policy.banned
+        return [
+            replace(v, decision=Decision.DROP, weight=0.0, detail=BANNED)
+            if v.client_id in banned
+            else v
+            for v in verdicts
+        ]
 
     def _norm_limit(self, cohort: Cohort, *, force: bool) -> ByPart | None:
         if not (self.settings.clip_survivors or force):

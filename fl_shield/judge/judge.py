@@ -16,6 +16,9 @@ Each client has a standing. What moves it is the *signal* of the round, the firs
 A client is *flagged* in a round whose signal is FLAGGED or after which it is excluded. Flagged
 updates are dropped, down-weighted or only reported, as the policy says, never more than its share
 of a round: the most suspicious first, ties broken by client id so that order does not matter.
+
+What the operator says of a node stands above that: trusted nodes are kept and banned ones dropped,
+and neither counts towards the share. Their evidence is gathered all the same.
 """
 
 from __future__ import annotations
@@ -35,6 +38,9 @@ from fl_shield.judge.verdict import Decision, Reason, Verdict
 
 NUM_REASONS = 3
 """Reasons named in a verdict."""
+
+BANNED = "banned by the operator."
+"""What verdicts say of banned nodes."""
 
 
 class Signal(StrEnum):
@@ -123,14 +129,15 @@ class Judge:
             self.evidence.store(client, ClientRecord(evidence, standing, round_number))
             evidences[client] = evidence
             margins[client] = self.policy.margin(score, evidence)
-            if signal is Signal.FLAGGED or standing is Standing.EXCLUDED:
+            is_pinned = client in self.policy.trusted or client in self.policy.banned
+            if not is_pinned and (signal is Signal.FLAGGED or standing is Standing.EXCLUDED):
                 flagged.append(client)
         flagged.sort(key=lambda client: (-margins[client], client))
         allowed = set(flagged[: self.policy.max_flagged(len(client_ids))])
         reasons = _reasons(table, contributions, len(client_ids))
         suspects, verdicts = set(flagged), []
         for row, client in enumerate(client_ids):
-            decision, weight, detail = self._decide(
+            decision, weight, detail = self._pinned(client, margins[client]) or self._decide(
                 margins[client], client in suspects, client in allowed
             )
             verdicts.append(
@@ -167,6 +174,14 @@ class Judge:
         if evidence < self.policy.readmission_threshold:
             return Signal.LOW
         return Signal.MIDDLE
+
+    def _pinned(self, client: int, margin: float) -> tuple[Decision, float, str] | None:
+        if client in self.policy.banned:
+            return Decision.DROP, 0.0, BANNED
+        if client in self.policy.trusted:
+            is_odd = "suspicious, kept because the operator trusts this node."
+            return Decision.KEEP, 1.0, is_odd if margin >= 0.0 else ""
+        return None
 
     def _decide(
         self, margin: float, is_flagged: bool, is_allowed: bool

@@ -33,6 +33,9 @@ class Policy:
             `evidence_threshold`, so that nobody flickers in and out.
         max_drop_share: Largest share of a round's admitted updates that may be dropped or
             down-weighted, in [0, 1); the least suspicious ones beyond it are kept.
+        trusted: Nodes whose updates are kept whatever their scores, by the operator's word.
+        banned: Nodes whose updates are dropped whatever their scores, under every action and
+            beyond every limit.
 
     Raises:
         ConfigurationError: naming every setting that is out of range.
@@ -43,6 +46,8 @@ class Policy:
     evidence_threshold: float = 2.0
     readmission_threshold: float = 1.0
     max_drop_share: float = 0.45
+    trusted: frozenset[int] = frozenset()
+    banned: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         """Check all settings at once."""
@@ -75,6 +80,7 @@ class Policy:
                     "Use 0.45 to drop at most a minority, or policy='monitor' to drop nobody.",
                 )
             )
+        problems += _check_pins(self.trusted, self.banned)
         raise_all(problems, ConfigurationError)
 
     def margin(self, score: float, evidence: float) -> float:
@@ -92,6 +98,18 @@ class Policy:
         `1 / (1 + exp(margin))`, at most one half and at least `MIN_WEIGHT`.
         """
         return max(1.0 / (1.0 + math.exp(min(max(margin, 0.0), 50.0))), MIN_WEIGHT)
+
+
+def _check_pins(trusted: frozenset[int], banned: frozenset[int]) -> list[str]:
+    problems = [
+        expected(name, "node ids, which are whole numbers", repr(node))
+        for name, nodes in (("trusted_nodes", trusted), ("banned_nodes", banned))
+        for node in sorted(nodes, key=repr)
+        if not isinstance(node, int) or isinstance(node, bool)
+    ]
+    if both := sorted(trusted & banned, key=repr):
+        problems.append(f"Node {both[0]} is both trusted and banned. Name it in one list only.")
+    return problems
 
 
 def _is_finite(value: object) -> bool:

@@ -102,3 +102,29 @@ def test_reasons_are_the_strongest_contributions() -> None:
 def test_impossible_policies_are_named(settings: dict[str, object], match: str) -> None:
     with pytest.raises(ConfigurationError, match=match):
         Policy(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("action", ["drop", "downweight", "monitor"])
+def test_the_operators_word_stands_above_scores(action: str) -> None:
+    policy = Policy(action, trusted=frozenset({1}), banned=frozenset({2}))
+    trusted, banned, suspect, honest = judged(Judge(policy), [9.0, -9.0, 9.0, -9.0])
+    assert (trusted.decision, trusted.weight) == (Decision.KEEP, 1.0)
+    assert trusted.detail == "suspicious, kept because the operator trusts this node."
+    assert (banned.decision, banned.weight) == (Decision.DROP, 0.0)
+    assert banned.detail == "banned by the operator."
+    assert suspect.decision is Decision("keep" if action == "monitor" else action)
+    assert honest.decision is Decision.KEEP
+    assert trusted.evidence == 9.0, "evidence is gathered all the same"
+
+
+def test_pinned_nodes_do_not_use_up_the_share() -> None:
+    policy = Policy(max_drop_share=0.25, trusted=frozenset({1}), banned=frozenset({2, 3}))
+    decisions = [v.decision for v in judged(Judge(policy), [9.0, 9.0, -9.0, 8.0])]
+    assert decisions == [Decision.KEEP, Decision.DROP, Decision.DROP, Decision.DROP]
+
+
+def test_pins_must_be_node_ids_in_one_list_only() -> None:
+    with pytest.raises(ConfigurationError, match="Node 7 is both trusted and banned"):
+        Policy(trusted=frozenset({7, 8}), banned=frozenset({7}))
+    with pytest.raises(ConfigurationError, match="banned_nodes.*whole numbers.*'n1'"):
+        Policy(banned=frozenset({"n1"}))  # type: ignore[arg-type]

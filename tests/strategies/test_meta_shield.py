@@ -72,6 +72,22 @@ def test_a_suspect_is_dropped() -> None:
     assert set(decisions.values()) == {Decision.DROP, Decision.KEEP}
 
 
+@pytest.mark.parametrize("scores", [[9.0, -1.0, -1.0, -1.0, -1.0], [1.0]])
+def test_the_operator_pins_nodes_even_in_safe_mode(scores: list[float]) -> None:
+    strategy = shielded(scores, trusted_nodes=[3], banned_nodes=[7])
+    found = play(strategy)
+    assert found is not None
+    details = {v.client_id: v.detail for v in strategy.last_verdicts}
+    assert details[7] == "banned by the operator."
+    if len(scores) == 5:
+        np.testing.assert_allclose(found[W], mean_of([3, 5, 9, 11]), rtol=1e-5)
+        assert "the operator trusts this node" in details[3]
+    else:
+        assert "safe mode" in details[3]
+        kept = [v.client_id for v in strategy.last_verdicts if v.decision is Decision.KEEP]
+        assert kept == [3, 5, 9, 11]
+
+
 def test_monitoring_changes_nothing_but_says_so() -> None:
     strategy = shielded([-1.0, -1.0, 9.0, -1.0, -1.0], policy="monitor")
     found = play(strategy)
