@@ -15,6 +15,7 @@ from fl_shield.models.lstm import BiLstm
 from fl_shield.models.mlp import Mlp
 from fl_shield.models.mnist_cnn import MnistCnn
 from fl_shield.models.resnet18 import ResNet18
+from fl_shield.models.resnet_small import ResNetSmall
 from fl_shield.models.text_cnn import TextCnn
 from fl_shield.models.transformer import Transformer
 
@@ -36,11 +37,13 @@ CASES = [
     pytest.param(ResNet18, MNIST, id="resnet18-grey"),
     pytest.param(lambda spec: ResNet18(spec, group_norm=True), WIDE, id="resnet18-group_norm"),
     pytest.param(lambda spec: ResNet18(spec, small_images=False), WIDE, id="resnet18-large"),
+    pytest.param(ResNetSmall, DIGITS, id="resnet_small"),
+    pytest.param(lambda spec: ResNetSmall(spec, 8, blocks=2), WIDE, id="resnet_small-deep"),
     pytest.param(TextCnn, TEXT, id="text_cnn"),
     pytest.param(BiLstm, TEXT, id="lstm"),
     pytest.param(Transformer, TEXT, id="transformer"),
 ]
-IMAGE_MODELS = [DigitsCnn, Mlp, MnistCnn, CifarCnn, ResNet18]
+IMAGE_MODELS = [DigitsCnn, Mlp, MnistCnn, CifarCnn, ResNet18, ResNetSmall]
 TEXT_MODELS = [TextCnn, BiLstm, Transformer]
 
 
@@ -104,7 +107,7 @@ def test_text_models_refuse_images(factory: Factory) -> None:
         factory(MNIST)
 
 
-@pytest.mark.parametrize("factory", [MnistCnn, CifarCnn, ResNet18])
+@pytest.mark.parametrize("factory", [MnistCnn, CifarCnn, ResNet18, ResNetSmall])
 def test_images_too_small_are_named(factory: Factory) -> None:
     factory(TaskSpec("image", (1, 16, 16), 2))  # the stated limit itself works
     with pytest.raises(ModelError, match=r"at least 16 pixels.*got '15x40'"):
