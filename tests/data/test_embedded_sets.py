@@ -25,7 +25,7 @@ def test_letters_are_colour_images_spread_over_all_classes() -> None:
     assert torch.bincount(task.train.labels).tolist() == [16] * 10
     assert torch.bincount(task.test.labels).tolist() == [4] * 10
     everything = torch.cat([task.train.inputs, task.test.inputs]).flatten(1)
-    assert len(everything.unique(dim=0)) == 200  # no image twice
+    assert len(set(map(bytes, everything.numpy()))) == 200  # no image twice
     assert (everything.float().std(dim=1) > 10).all()  # and none is blank
 
 
@@ -51,11 +51,8 @@ def test_too_few_letters_are_refused() -> None:
 
 
 def test_sentences_are_those_of_the_library_without_its_name() -> None:
-    pytest.importorskip("tokenizers")
-    found = sorted(set(docstrings._sentences("yaml"))) or sorted(set(docstrings._sentences("rich")))
-    assert found
-    assert all(len(text.split()) >= docstrings.MIN_WORDS for text in found)
     sentences = set(docstrings._sentences("rich"))
+    assert all(len(text.split()) >= docstrings.MIN_WORDS for text in sentences)
     assert not any("rich" in text.lower().split() for text in sentences)
     spec = importlib.util.find_spec("rich.console")
     assert spec is not None
@@ -67,6 +64,7 @@ def test_sentences_are_those_of_the_library_without_its_name() -> None:
 
 
 def test_docstrings_make_a_text_task() -> None:
+    pytest.importorskip("tokenizers")
     task = docstrings.load(
         libraries=("rich", "omegaconf"), samples_per_class=60, vocab_size=400, max_length=16
     )
@@ -77,7 +75,7 @@ def test_docstrings_make_a_text_task() -> None:
     assert (task.spec.modality, task.spec.input_shape) == ("text", (16,))
     assert set(task.classes) == {"rich", "omegaconf"}
     assert int(task.train.inputs.max()) < task.spec.vocab_size
-    # A fifth of each class, rounded up, is held out, and no sentence is in both.
+    # A fifth of each class, rounded up, is held out.
     sizes = torch.bincount(torch.cat([task.train.labels, task.test.labels]))
     held = torch.bincount(task.test.labels)
     assert held.tolist() == [-(-int(size) // 5) for size in sizes]

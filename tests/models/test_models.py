@@ -107,11 +107,17 @@ def test_text_models_refuse_images(factory: Factory) -> None:
         factory(MNIST)
 
 
-@pytest.mark.parametrize("factory", [MnistCnn, CifarCnn, ResNet18, ResNetSmall])
+@pytest.mark.parametrize("factory", [MnistCnn, CifarCnn, ResNet18])
 def test_images_too_small_are_named(factory: Factory) -> None:
     factory(TaskSpec("image", (1, 16, 16), 2))  # the stated limit itself works
     with pytest.raises(ModelError, match=r"at least 16 pixels.*got '15x40'"):
         factory(TaskSpec("image", (1, 15, 40), 2))
+
+
+def test_small_images_suit_the_small_resnet_down_to_8_pixels() -> None:
+    ResNetSmall(TaskSpec("image", (1, 8, 8), 2))
+    with pytest.raises(ModelError, match=r"at least 8 pixels.*got '7x9'"):
+        ResNetSmall(TaskSpec("image", (1, 7, 9), 2))
 
 
 @pytest.mark.parametrize("factory", TEXT_MODELS)
@@ -139,8 +145,14 @@ def test_texts_shorter_than_the_filters_are_named() -> None:
         ),
         # He et al.: 11,689,512 with 1,000 classes; less head, other stem.
         (ResNet18, CIFAR, 11_689_512 - 513 * 990 - 64 * 3 * (49 - 9)),
+        # ResNet-20 of He et al. has 269,722; projections instead of padded shortcuts come on top.
+        (
+            lambda spec: ResNetSmall(spec, 16, blocks=3),
+            CIFAR,
+            269_722 + 32 * (16 + 2) + 64 * (32 + 2),
+        ),
     ],
-    ids=["badnets", "carlini-wagner", "resnet18"],
+    ids=["badnets", "carlini-wagner", "resnet18", "resnet20"],
 )  # fmt: skip
 def test_published_architectures_have_their_size(
     factory: Factory, spec: TaskSpec, size: int
