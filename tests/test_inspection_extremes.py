@@ -64,11 +64,12 @@ def cohort(reference: dict[str, np.ndarray], sizes: list[float]) -> Cohort:
     clients = []
     for index, size in enumerate(sizes):
         rng = np.random.default_rng(index)
-        state = {
+        state = reference | {
             name: np.clip(value + size * rng.uniform(-1, 1, value.shape), -LARGEST, LARGEST).astype(
                 value.dtype
             )
             for name, value in reference.items()
+            if value.dtype.kind == "f"
         }
         clients.append(ClientUpdate(index, 1.0, loader(state)))
     return Cohort(1, reference, tuple(clients))
