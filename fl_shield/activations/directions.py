@@ -28,7 +28,8 @@ def token_directions(
         inputs: `(samples, length)` token ids, or the model's named inputs.
 
     Returns:
-        Mean gradient over the samples, one row a class.
+        One row a class: the mean over the samples of the gradient of the mean logit, which is
+        the mean gradient but for the factor of their number; only directions matter.
     """
     held: list[Tensor] = []
 

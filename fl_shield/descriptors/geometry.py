@@ -44,16 +44,16 @@ def describe_geometry(
     """
     squared = sum_of(update, lambda d: d.square().sum())
     norm = squared**0.5
-    dot = sum(float((update[key] * others[key]).sum()) for key in update)
+    dot = sum(float((update[key].double() * others[key]).sum()) for key in update)
     other_norm = sum_of(others, lambda d: d.square().sum()) ** 0.5
     rows = head_energy(update, head)
     absolute = sum_of(update, lambda d: d.abs().sum())
     count = sum(d.numel() for d in update.values())
     origin = sum_of({key: reference[key] for key in update}, lambda w: w.square().sum()) ** 0.5
-    parts = torch.tensor([float(d.square().sum()) for d in update.values()], dtype=torch.float64)
+    parts = torch.stack([d.double().square().sum() for d in update.values()]).cpu()
     places = torch.linspace(0, 1, len(parts), dtype=torch.float64)
     return {
-        "log_norm": float(torch.log(torch.tensor(norm + EPSILON))),
+        "log_norm": math.log(norm + EPSILON),
         "agreement": dot / (norm * other_norm + EPSILON),
         "head_share": float(rows.sum()) / (squared + EPSILON),
         "row_peak": float(rows.max() / (rows.sum() + EPSILON)),
@@ -66,8 +66,8 @@ def describe_geometry(
 def head_energy(update: Mapping[str, Tensor], head: str) -> Tensor:
     """Return the update's squared norm on each row (class) of the final layer, `(classes,)`."""
     prefix = f"{head}." if head else ""
-    parts = [d.flatten(1) for key, d in update.items() if key == f"{prefix}weight"]
-    parts += [d.reshape(-1, 1) for key, d in update.items() if key == f"{prefix}bias"]
+    parts = [d.double().flatten(1) for key, d in update.items() if key == f"{prefix}weight"]
+    parts += [d.double().reshape(-1, 1) for key, d in update.items() if key == f"{prefix}bias"]
     if not parts:  # tied heads keep their weights elsewhere
         return torch.zeros(1)
     return torch.cat(parts, dim=1).square().sum(dim=1)
@@ -76,4 +76,4 @@ def head_energy(update: Mapping[str, Tensor], head: str) -> Tensor:
 def sum_of(tensors: Mapping[str, Tensor], measure: object) -> float:
     """Return the sum of `measure(tensor)` over all tensors, accumulated in double precision."""
     assert callable(measure)
-    return sum(float(measure(tensor)) for tensor in tensors.values())
+    return sum(float(measure(tensor.double())) for tensor in tensors.values())

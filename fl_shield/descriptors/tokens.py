@@ -38,7 +38,7 @@ def find_embedding(model: nn.Module) -> str | None:
 
 def row_motion(update: Tensor) -> Tensor:
     """Return how far each embedding row moved, `(tokens,)`, in units of the typical moved row."""
-    motion = update.norm(dim=1)
+    motion = update.double().norm(dim=1)  # squares of huge weights overflow in single precision
     moved = motion[motion > EPSILON]
     typical = moved.median() if len(moved) else torch.tensor(1.0)
     scaled: Tensor = motion / (typical + EPSILON)
@@ -52,7 +52,7 @@ def row_pull(update: Tensor, directions: Tensor) -> Tensor:
         update: `(tokens, features)` motion of the embedding.
         directions: `(classes, features)` gradients g_c.
     """
-    pull = (update @ directions.T).amax(dim=1)
+    pull = (update.double() @ directions.double().T).amax(dim=1)
     scaled: Tensor = pull / (pull.square().mean().sqrt() + EPSILON)
     return scaled
 
