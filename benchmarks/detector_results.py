@@ -315,14 +315,14 @@ def main() -> None:
             file = _rows_file(options.store, name)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(rows[name]), encoding="utf-8")
-    missing = [name for name, part in rows.items() if part is None]
-    if missing:
-        print(f"Nothing is written yet; still to measure: {', '.join(missing)}.")
+    if rows["data"] is None:
+        print("Nothing is written yet: the main table (--only data) is still to be measured.")
         return
-    found = [r for part in rows.values() for r in part]
+    missing = [name for name, part in rows.items() if part is None]
+    found = [r for part in rows.values() for r in part or ()]
     if options.ship:
         ship(study, found)
-    write_results(found, study.training, asdict(SETTINGS))
+    write_results(found, study.training, asdict(SETTINGS), missing)
 
 
 def _rows_file(store: Path, name: str) -> Path:

@@ -39,7 +39,10 @@ Row = Mapping[str, Any]
 
 
 def write_results(
-    rows: Sequence[Row], training: Sequence[EpisodeTable], settings: Mapping[str, Any]
+    rows: Sequence[Row],
+    training: Sequence[EpisodeTable],
+    settings: Mapping[str, Any],
+    missing: Sequence[str] = (),
 ) -> None:
     """Write `docs/results/detector.json` and `.md`, and the main table into README."""
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -52,6 +55,7 @@ def write_results(
             "federations": len({table.run for table in training}),
         },
         "targets": {"held_out": JUDGED, **FLOORS},
+        "still_to_measure": list(missing),
         "rows": [_rounded(row) for row in rows],
     }
     (RESULTS / "detector.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -74,6 +78,8 @@ def write_results(
         "## Algorithms, without adaptation: AUROC", by_label(rows, "algorithm", "algorithm"),
         "## Clean samples of the server: AUROC", by_label(rows, "clean samples", "clean_samples"),
     ]  # fmt: skip
+    if missing:
+        page.insert(2, f"Still to be measured: {', '.join(missing)}.")
     draw_rivals(rows, JUDGED, RESULTS / "detector.png")
     text = "\n\n".join(page) + "\n"
     (RESULTS / "detector.md").write_text(text, encoding="utf-8")
