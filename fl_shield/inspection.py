@@ -189,7 +189,8 @@ class Inspector:
         pulls: list[Tensor] = []
         directions = self._token_directions(reference)
         obeyed = _obeyed(reference, self._embedding, directions)
-        total = {name: torch.zeros_like(reference[name]) for name in self._parameters}
+        # In double precision the sum does not depend on the order of the clients.
+        total = {name: torch.zeros_like(reference[name]).double() for name in self._parameters}
         for state in self._states(cohort):
             update = self._update(state, reference)
             norm = sum_of(update, lambda d: d.square().sum()) ** 0.5

@@ -45,7 +45,7 @@ def nearest_peer(vectors: Tensor) -> Tensor:
     count = len(vectors)
     if count < 2:
         return torch.zeros(count)
-    unit = torch.nn.functional.normalize(vectors, dim=1, eps=EPSILON)
+    unit = torch.nn.functional.normalize(vectors.double(), dim=1, eps=EPSILON)
     cosine = unit @ unit.T
     cosine.fill_diagonal_(-1.0)
     return cosine.max(dim=1).values

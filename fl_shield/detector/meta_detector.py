@@ -33,6 +33,9 @@ STEPS = 8
 MARGIN = 1e-6
 """How far above an honest score the threshold is put, relative to it; more than rounding."""
 
+DECIMALS = 9
+"""Decimals of a score; the sums over clients depend on their order far behind them."""
+
 MAX_SHOWN = 3
 
 
@@ -108,7 +111,8 @@ class MetaDetector:
     """Scores clients by an ensemble of trained set networks.
 
     Args:
-        networks: One or more trained networks; copies are kept, in evaluation mode, on the CPU.
+        networks: One or more trained networks; copies are kept, in evaluation mode, on the CPU,
+            in double precision.
         spec: Columns that they read, with their units.
         calibration: From log-odds to scores, and the threshold.
         card: What is known of the training, JSON-ready; kept as it is.
@@ -135,7 +139,7 @@ class MetaDetector:
                 f"make {spec.num_features} ({CHANNELS} for each of {len(spec.names)}). Give the "
                 "networks the FeatureSpec that they were trained with."
             )
-        self.networks = [copy.deepcopy(network).cpu().float().eval() for network in networks]
+        self.networks = [copy.deepcopy(network).cpu().double().eval() for network in networks]
         for network in self.networks:
             network.requires_grad_(False)
         self.spec = spec
@@ -165,8 +169,9 @@ class MetaDetector:
             return np.zeros(0)
         with torch.no_grad():
             odds = torch.stack([network(features)[0] for network in self.networks]).mean(dim=0)
-        values = (odds.double().numpy() - self.calibration.offset) / self.calibration.scale
-        return np.asarray(values, dtype=np.float64)
+        values = (odds.numpy() - self.calibration.offset) / self.calibration.scale
+        # What is left of the clients' order is rounding; a seed shall be a result.
+        return np.asarray(np.round(values, DECIMALS), dtype=np.float64)
 
     def contributions(self, table: DescriptorTable) -> NDArray[np.float64]:
         """Return `(clients, descriptors)` parts of the scores, zero for columns it does not know.
@@ -202,7 +207,8 @@ class MetaDetector:
                 f"trained on {_few(self.spec.names)}. Describe updates with "
                 "fl_shield.inspection.Inspector, or train a detector on tables like this one."
             )
-        return torch.from_numpy(features_of(self.spec, table.names, table.raw)).unsqueeze(0)
+        features = features_of(self.spec, table.names, table.raw)
+        return torch.from_numpy(features).double().unsqueeze(0)
 
 
 def _integrated_gradients(network: SetNetwork, features: Tensor) -> Tensor:
