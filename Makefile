@@ -15,7 +15,7 @@ export FLWR_DISABLE_UPDATE_CHECK ?= 1
 .PHONY: help install demo test test-fast lint types format browser results-demo results-detector clean
 
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## create .venv with everything in it
 
