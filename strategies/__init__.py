@@ -13,6 +13,7 @@ from fl_shield.strategies.norm_clipping import NormClipping, WeakDP
 from fl_shield.strategies.rflbat import Rflbat
 from fl_shield.strategies.rival import Rival
 from fl_shield.strategies.rlr import RobustLearningRate
+from fl_shield.strategies.run_config import options_from_run_config
 
 __all__ = [
     "AlignIns",
@@ -29,5 +30,6 @@ __all__ = [
     "Rival",
     "RobustLearningRate",
     "WeakDP",
+    "options_from_run_config",
     "shield",
 ]
