@@ -8,7 +8,7 @@ import pytest
 from flwr.app import Array, ArrayRecord
 from flwr.serverapp.strategy import FedAdam, FedAvg
 
-from fl_shield.simulations.checkpoint import read_checkpoint, restore, write_checkpoint
+from fl_shield.strategies.checkpoint import read_checkpoint, restore, write_checkpoint
 
 
 def record(value: float) -> ArrayRecord:

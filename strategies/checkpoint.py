@@ -1,8 +1,8 @@
-"""Checkpoints of an arm: enough to go on with the next round as if nothing had happened.
+"""Checkpoints of a run: enough to go on with the next round as if nothing had happened.
 
 Each is a safetensors file of arrays (the global model and the server optimiser's) and a JSON file
-with everything else and the digest of the arrays, written atomically in that order. The last two
-are kept, so that one damaged file costs a round, not the run.
+with everything else, the digest of the arrays and its own, written atomically in that order. The
+last two are kept, so that one damaged file costs a round, not the run.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _log = logging.getLogger("flwr.fl_shield")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What an arm goes on from.
+    """What a run goes on from.
 
     Attributes:
         round_number: Last round that was finished.
@@ -47,18 +47,28 @@ class Checkpoint:
         optimiser: State of the server optimiser: `"<layer>/<attribute>"`, with layer 0 the
             outermost strategy, to what stands there.
         shield: State of the shield, None without one.
+        audit_bytes: Length of the audit log after that round, None without one.
     """
 
     round_number: int
     arrays: ArrayRecord
     optimiser: Mapping[str, OptimiserState]
     shield: Mapping[str, Any] | None
+    audit_bytes: int | None = None
 
 
 def write_checkpoint(
-    folder: Path, round_number: int, arrays: ArrayRecord, strategy: Strategy
+    folder: Path,
+    round_number: int,
+    arrays: ArrayRecord,
+    strategy: Strategy,
+    audit_bytes: int | None = None,
 ) -> None:
-    """Write the checkpoint of a finished round and forget the oldest ones."""
+    """Write the checkpoint of a finished round and forget the oldest ones.
+
+    Raises:
+        OSError: if the disk refuses; earlier checkpoints are untouched.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model/{name}": array.numpy() for name, array in arrays.items()}
     optimiser: dict[str, dict[str, Any]] = {}
@@ -75,16 +85,20 @@ def write_checkpoint(
         "optimiser": optimiser,  # safetensors sorts its names
         "sha256": hashlib.sha256(blob).hexdigest(),
         "shield": shield() if shield is not None else None,
+        "audit_bytes": audit_bytes,
     }
+    content = json.dumps(state)
+    signed = {"sha256": hashlib.sha256(content.encode()).hexdigest(), "state": content}
     _replace(folder / f"{round_number:06d}.safetensors", blob)
-    _replace(folder / f"{round_number:06d}.json", json.dumps(state).encode())
-    for old in sorted(folder.glob("*.json"))[:-KEPT]:
-        old.unlink(missing_ok=True)
-        old.with_suffix(".safetensors").unlink(missing_ok=True)
+    _replace(folder / f"{round_number:06d}.json", json.dumps(signed).encode())
+    kept = {file.stem for file in sorted(folder.glob("*.json"))[-KEPT:]}
+    for old in folder.glob("[0-9]*.*"):  # unfinished files of a killed process, too
+        if old.name.partition(".")[0] not in kept:
+            old.unlink(missing_ok=True)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:
-    """Return the last good checkpoint of an arm, None if there is none.
+    """Return the last good checkpoint of a run, None if there is none.
 
     A damaged one is named in the log, and the one before it is taken.
     """
@@ -117,7 +131,11 @@ def restore(strategy: Strategy, checkpoint: Checkpoint) -> None:
 
 def _read(file: Path) -> Checkpoint:
     try:
-        state = json.loads(file.read_text())
+        signed = json.loads(file.read_text())
+        content = str(signed["state"])
+        if hashlib.sha256(content.encode()).hexdigest() != signed["sha256"]:
+            raise ValueError("it is not what was written")
+        state = json.loads(content)
         blob = file.with_suffix(".safetensors").read_bytes()
         if hashlib.sha256(blob).hexdigest() != state["sha256"]:
             raise ValueError("the arrays are not those that were written")
@@ -131,7 +149,8 @@ def _read(file: Path) -> Checkpoint:
             )
             for place, entry in state["optimiser"].items()
         }
-        return Checkpoint(int(state["round"]), arrays, optimiser, state["shield"])
+        audit_bytes = state["audit_bytes"]
+        return Checkpoint(int(state["round"]), arrays, optimiser, state["shield"], audit_bytes)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise StateError(f"The checkpoint {file} is damaged ({error}).") from error
 
@@ -182,3 +201,8 @@ def _replace(file: Path, content: bytes) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(temporary, file)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name survives a power cut only once its folder is on disk
+    finally:
+        os.close(folder)
