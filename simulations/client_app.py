@@ -72,12 +72,15 @@ def make_client_app(settings: Settings | None = None) -> ClientApp:
         if "proximal-mu" in config:  # as Flower's FedProx sends it
             training = replace(training, proximal_mu=float(str(config["proximal-mu"])))
         split = federation.client_data(client)
+        attack = federation.attack_of(client, round_number, attacked=arm.attacked)
+        accomplices = [] if attack is None else [c for c in federation.attackers if c != client]
         loss = train_locally(
             model,
             split,
             training,
             seed=derived_seed(federation.settings.seed, 6, round_number, client),
-            attack=federation.attack_of(client, round_number, attacked=arm.attacked),
+            attack=attack,
+            colluders=[federation.client_data(c) for c in accomplices],
         )
         reply = RecordDict(
             {

@@ -54,7 +54,9 @@ class ConstrainAndScale(ModelReplacement):
         """Weight `alpha` of the classification loss."""
         return self.alpha
 
-    def penalty(self, model: nn.Module, reference: Parameters) -> Tensor:
+    def penalty(
+        self, model: nn.Module, reference: Parameters, inputs: Tensor, labels: Tensor
+    ) -> Tensor:
         """Return `(1 - alpha) · L_anomaly`, a scalar with a gradient."""
         parameters = dict(model.named_parameters())
         current = {name: parameters[name] for name in reference}

@@ -14,11 +14,35 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from fl_shield.data.task import Split
+
 Parameters = Mapping[str, Tensor]
 """Parameter name to tensor: those sent out by the server, or those trained from them."""
 
 BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """Last part of the names of BatchNorm buffers."""
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """All that an attacker knows when a local training begins, besides the model it received.
+
+    It never includes what benign clients hold or send, nor what the server probes with.
+
+    Attributes:
+        samples: Its own samples, before any is poisoned.
+        num_steps: Steps that the optimiser will take.
+        clean_loss: Computes the mean loss on its own unpoisoned data (a scalar that can be
+            differentiated).
+        train_benign: Trains honestly from the received model and returns the parameters. Number 0
+            is on its own samples, the next are on those of each client that it colludes with;
+            higher numbers go round again, on bootstrap samples.
+    """
+
+    samples: Split
+    num_steps: int
+    clean_loss: Callable[[], Tensor]
+    train_benign: Callable[[int], dict[str, Tensor]]
 
 
 @runtime_checkable
@@ -29,17 +53,25 @@ class ModelPoisoning(Protocol):
     def task_weight(self) -> float:
         """Weight of the classification loss; the penalty is added to it."""
 
-    def begin(self, model: nn.Module, clean_loss: Callable[[], Tensor]) -> ModelPoisoning:
+    def begin(self, model: nn.Module, knowledge: Knowledge) -> ModelPoisoning:
         """Return the hooks for one local training, with what they learn before it starts.
 
         Args:
             model: The model as received from the server, in eval mode.
-            clean_loss: Computes the mean loss on the attacker's own unpoisoned data (a scalar
-                that can be differentiated).
+            knowledge: What else the attacker knows.
         """
 
-    def penalty(self, model: nn.Module, reference: Parameters) -> Tensor | None:
-        """Return a differentiable scalar to add to the loss of a step, or None."""
+    def penalty(
+        self, model: nn.Module, reference: Parameters, inputs: Tensor, labels: Tensor
+    ) -> Tensor | None:
+        """Return a differentiable scalar to add to the loss of a step, or None.
+
+        Args:
+            model: The model in training, in train mode.
+            reference: The trainable parameters as received.
+            inputs: The batch of the step as trained on, poisoned samples included.
+            labels: `(batch,)` its labels, those of poisoned samples already changed.
+        """
 
     def after_backward(self, model: nn.Module) -> None:
         """Change gradients in place, before the optimiser's step."""
@@ -63,11 +95,13 @@ class NoModelPoisoning:
         """The classification loss counts in full."""
         return 1.0
 
-    def begin(self, model: nn.Module, clean_loss: Callable[[], Tensor]) -> ModelPoisoning:
+    def begin(self, model: nn.Module, knowledge: Knowledge) -> ModelPoisoning:
         """Return these hooks: there is nothing to learn."""
         return self
 
-    def penalty(self, model: nn.Module, reference: Parameters) -> Tensor | None:
+    def penalty(
+        self, model: nn.Module, reference: Parameters, inputs: Tensor, labels: Tensor
+    ) -> Tensor | None:
         """Return None: no penalty."""
         return None
 

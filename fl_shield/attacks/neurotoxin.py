@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from fl_shield.attacks.model_poisoning import NoModelPoisoning
+from fl_shield.attacks.model_poisoning import Knowledge, NoModelPoisoning
 from fl_shield.errors import expected, raise_all
 
 
@@ -39,11 +39,11 @@ class Neurotoxin(NoModelPoisoning):
     def __str__(self) -> str:
         return f"Neurotoxin {self.spared_share:.0%}"
 
-    def begin(self, model: nn.Module, clean_loss: Callable[[], Tensor]) -> Neurotoxin:
+    def begin(self, model: nn.Module, knowledge: Knowledge) -> Neurotoxin:
         """Return the attack with the mask of this model and these data."""
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         gradients = torch.autograd.grad(
-            clean_loss(), [parameter for _, parameter in named], allow_unused=True
+            knowledge.clean_loss(), [parameter for _, parameter in named], allow_unused=True
         )
         sizes = [
             (torch.zeros_like(parameter) if gradient is None else gradient.abs())

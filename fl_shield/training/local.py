@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -12,7 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_shield.attacks.attack import Attack
-from fl_shield.attacks.model_poisoning import ModelPoisoning, NoModelPoisoning, Parameters
+from fl_shield.attacks.model_poisoning import (
+    Knowledge,
+    ModelPoisoning,
+    NoModelPoisoning,
+    Parameters,
+)
 from fl_shield.data.task import Split, model_inputs
 from fl_shield.errors import DataError, expected, raise_all, unknown
 
@@ -85,6 +92,7 @@ def train_locally(
     *,
     seed: int,
     attack: Attack | None = None,
+    colluders: Sequence[Split] = (),
 ) -> float:
     """Train `model` in place on a client's samples; the same seed gives the same weights.
 
@@ -98,6 +106,7 @@ def train_locally(
         settings: How to train.
         seed: Seed of batch order, poisoning and dropout; the global generators are left alone.
         attack: The attack, bound to the task; None for a benign client.
+        colluders: Samples of the attacker's accomplices, which some attacks learn from.
 
     Returns:
         The mean loss over all samples seen, without proximal term or penalty.
@@ -121,7 +130,13 @@ def train_locally(
         samples = split
         if attack is not None:
             model.eval()  # learning from clean data must not move BatchNorm statistics
-            hooks = attack.model_poisoning.begin(model, _mean_loss(model, split, settings, device))
+            knowledge = Knowledge(
+                samples=split,
+                num_steps=settings.epochs * _num_batches(len(split), settings.batch_size),
+                clean_loss=_mean_loss(model, split, settings, device),
+                train_benign=_benign_training(model, (split, *colluders), settings, seed),
+            )
+            hooks = attack.model_poisoning.begin(model, knowledge)
             inputs, labels = attack.poison(model_inputs(split.inputs), split.labels, generator)
             samples = Split(inputs, labels)
         model.train()
@@ -156,7 +171,7 @@ def _run_epochs(
                 objective = objective + settings.proximal_mu / 2 * _squared_distance(
                     model, reference
                 )
-            penalty = hooks.penalty(model, reference)
+            penalty = hooks.penalty(model, reference, inputs, labels)
             if penalty is not None:
                 objective = objective + penalty
             objective.backward()  # type: ignore[no-untyped-call]
@@ -179,6 +194,13 @@ def _batches(num_samples: int, batch_size: int, generator: torch.Generator) -> l
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
+
+
+def _num_batches(num_samples: int, batch_size: int) -> int:
+    """Return how many batches `_batches` makes."""
+    count = math.ceil(num_samples / batch_size)
+    last = num_samples - (count - 1) * batch_size
+    return count - 1 if count > 1 and last == 1 else count
 
 
 @contextmanager
@@ -218,6 +240,23 @@ def _mean_loss(
             return functional.cross_entropy(model(inputs), split.labels[:size].to(device))
 
     return loss
+
+
+def _benign_training(
+    model: nn.Module, data: Sequence[Split], settings: LocalTraining, seed: int
+) -> Callable[[int], dict[str, Tensor]]:
+    """Return a function that trains honestly from `model`, as `Knowledge.train_benign` has it."""
+
+    def train(number: int) -> dict[str, Tensor]:
+        shadow, split = copy.deepcopy(model), data[number % len(data)]
+        own_seed = (seed + 1 + number) % 2**63
+        if number >= len(data):
+            generator = torch.Generator().manual_seed(own_seed)
+            split = split.take(torch.randint(len(split), (len(split),), generator=generator))
+        train_locally(shadow, split, settings, seed=own_seed)
+        return {n: p.detach() for n, p in shadow.named_parameters() if p.requires_grad}
+
+    return train
 
 
 def _squared_distance(model: nn.Module, reference: Parameters) -> Tensor:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from fl_shield.attacks.constrain_and_scale import ConstrainAndScale
-from fl_shield.attacks.model_poisoning import ModelPoisoning, NoModelPoisoning, distance
+from fl_shield.attacks.model_poisoning import (
+    Knowledge,
+    ModelPoisoning,
+    NoModelPoisoning,
+    distance,
+)
 from fl_shield.attacks.model_replacement import ModelReplacement
 from fl_shield.attacks.neurotoxin import Neurotoxin
 from fl_shield.attacks.project import Project
+from fl_shield.data.task import Split
 from fl_shield.errors import ConfigurationError
 
 GLOBAL = {"w": torch.tensor([1.0, 2.0]), "b": torch.tensor([0.0])}
@@ -33,9 +40,30 @@ def line(*weights: float) -> nn.Linear:
     return model
 
 
+NOTHING = (torch.zeros(0), torch.zeros(0))
+"""A batch, for penalties that do not look at it."""
+
+
+def knowing(
+    *,
+    clean_loss: Callable[[], Tensor] = lambda: torch.zeros(()),
+    benign: Sequence[dict[str, Tensor]] = (),
+    samples: Split | None = None,
+    num_steps: int = 10,
+) -> Knowledge:
+    """Return what an attacker knows, with honest trainings that a test has written down."""
+    none = Split(torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64))
+    return Knowledge(
+        samples=none if samples is None else samples,
+        num_steps=num_steps,
+        clean_loss=clean_loss,
+        train_benign=lambda number: dict(benign[number % len(benign)]),
+    )
+
+
 def test_identity_sends_what_was_trained() -> None:
     assert NoModelPoisoning().craft(GLOBAL, TRAINED) == TRAINED
-    assert NoModelPoisoning().penalty(line(1.0), GLOBAL) is None
+    assert NoModelPoisoning().penalty(line(1.0), GLOBAL, *NOTHING) is None
 
 
 def test_replacement_boosts_the_update() -> None:
@@ -64,7 +92,7 @@ def test_projection_of_every_second_step() -> None:
 def test_l2_penalty_and_its_gradient() -> None:
     model = line(4.0, 5.0)
     attack = ConstrainAndScale(alpha=0.6)
-    penalty = attack.penalty(model, {"weight": torch.tensor([[1.0, 1.0]])})
+    penalty = attack.penalty(model, {"weight": torch.tensor([[1.0, 1.0]])}, *NOTHING)
     assert float(penalty.detach()) == pytest.approx(0.4 * 5)
     penalty.backward()  # type: ignore[no-untyped-call]
     assert model.weight.grad is not None
@@ -74,7 +102,7 @@ def test_l2_penalty_and_its_gradient() -> None:
 
 def test_l2_penalty_has_a_finite_gradient_at_the_global_model() -> None:
     model = line(1.0, 1.0)
-    penalty = ConstrainAndScale().penalty(model, {"weight": torch.tensor([[1.0, 1.0]])})
+    penalty = ConstrainAndScale().penalty(model, {"weight": torch.tensor([[1.0, 1.0]])}, *NOTHING)
     penalty.backward()  # type: ignore[no-untyped-call]
     assert model.weight.grad is not None
     assert model.weight.grad.tolist() == [[0.0, 0.0]]
@@ -83,7 +111,7 @@ def test_l2_penalty_has_a_finite_gradient_at_the_global_model() -> None:
 def test_cosine_penalty_and_its_gradient() -> None:
     model = line(1.0, 0.0)
     attack = ConstrainAndScale(alpha=0.5, anomaly="cosine")
-    penalty = attack.penalty(model, {"weight": torch.tensor([[1.0, 1.0]])})
+    penalty = attack.penalty(model, {"weight": torch.tensor([[1.0, 1.0]])}, *NOTHING)
     assert float(penalty.detach()) == pytest.approx(0.5 * (1 - math.sqrt(0.5)))
     penalty.backward()  # type: ignore[no-untyped-call]
     assert model.weight.grad is not None
@@ -99,7 +127,7 @@ def test_neurotoxin_spares_the_largest_clean_gradients() -> None:
         output: Tensor = model(torch.tensor([[3.0, -10.0]]))
         return output.sum()
 
-    attack = Neurotoxin(spared_share=0.34).begin(model, clean_loss)
+    attack = Neurotoxin(spared_share=0.34).begin(model, knowing(clean_loss=clean_loss))
     assert attack.mask["0.weight"].tolist() == [[True, False]]
     assert attack.mask["1.weight"].tolist() == [[True]]
     for parameter in model.parameters():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -11,7 +12,12 @@ from torch.nn import functional
 
 from fl_shield.attacks.attack import Attack
 from fl_shield.attacks.constrain_and_scale import ConstrainAndScale
-from fl_shield.attacks.model_poisoning import ModelPoisoning, NoModelPoisoning
+from fl_shield.attacks.model_poisoning import (
+    Knowledge,
+    ModelPoisoning,
+    NoModelPoisoning,
+    Parameters,
+)
 from fl_shield.attacks.model_replacement import ModelReplacement
 from fl_shield.attacks.neurotoxin import Neurotoxin
 from fl_shield.attacks.project import Project
@@ -182,6 +188,52 @@ def test_crafting_leaves_batch_statistics_as_trained() -> None:
     train_locally(boosted, split, training, seed=3, attack=attack(ModelReplacement(boost=50)))
     for name, buffer in plain.named_buffers():
         assert torch.equal(buffer, boosted.get_buffer(name))
+
+
+@dataclass(frozen=True)
+class Curious(NoModelPoisoning):
+    """Remembers what it is told, and changes nothing."""
+
+    told: list[Knowledge] = field(default_factory=list)
+    batches: list[Tensor] = field(default_factory=list)
+
+    def begin(self, model: nn.Module, knowledge: Knowledge) -> ModelPoisoning:
+        self.told.append(knowledge)
+        # Bound to this model: what it would train honestly is asked for before it moves.
+        self.told[0] = replace(
+            knowledge,
+            train_benign={n: knowledge.train_benign(n) for n in range(4)}.__getitem__,
+        )
+        return self
+
+    def penalty(
+        self, model: nn.Module, reference: Parameters, inputs: Tensor, labels: Tensor
+    ) -> None:
+        self.batches.append(labels)
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(20, 8), (9, 8), (3, 1), (1, 4), (5, 5)])
+def test_an_attacker_knows_its_data_its_accomplices_and_nothing_else(
+    count: int, batch_size: int
+) -> None:
+    split, other = samples(count), samples(7)
+    training = LocalTraining(batch_size=batch_size, epochs=2)
+    spy, plain, spied = Curious(), network(), network()
+    train_locally(plain, split, training, seed=3, attack=attack(NoModelPoisoning()))
+    train_locally(spied, split, training, seed=3, attack=attack(spy), colluders=[other])
+    assert torch.equal(weights(plain), weights(spied))
+    (told,) = spy.told
+    assert told.samples is split
+    assert told.num_steps == len(spy.batches)
+    honest, ally = network(), network()
+    train_locally(honest, split, training, seed=4)
+    train_locally(ally, other, training, seed=5)
+    for number, model in enumerate((honest, ally)):
+        assert all(
+            torch.equal(told.train_benign(number)[n], p) for n, p in model.named_parameters()
+        )
+    again = torch.cat([p.flatten() for p in told.train_benign(3).values()])
+    assert not torch.equal(again, weights(ally)), "a bootstrap sample, not the same training"
 
 
 @pytest.mark.parametrize(
