@@ -25,7 +25,7 @@ from fl_shield.judge.verdict import Decision, Verdict
 from fl_shield.metrics.backdoor import accuracy, attack_success_rate
 from fl_shield.metrics.detection import detection_rates
 from fl_shield.simulations.arms import Arm
-from fl_shield.simulations.checkpoint import read_checkpoint, restore, write_checkpoint
+from fl_shield.strategies.checkpoint import read_checkpoint, restore, write_checkpoint
 from fl_shield.simulations.federation import Federation, build, derived_seed
 from fl_shield.simulations.nodes import NodeMap
 from fl_shield.simulations.progress import Display
