@@ -7,10 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fl_shield.data.task import Task
+
 
 @dataclass(frozen=True)
 class AllToOne:
     """Samples of all other classes are poisoned and relabelled with the target class."""
+
+    def bind(self, task: Task, target_class: int) -> AllToOne:
+        """Return this goal: it fits all classes."""
+        return self
 
     def eligible(self, labels: Tensor, target_class: int) -> Tensor:
         """Return `labels != target_class`: relabelling the target class would teach nothing."""
@@ -23,3 +29,7 @@ class AllToOne:
     def wanted(self, labels: Tensor, target_class: int) -> Tensor:
         """Return the target class for every sample."""
         return torch.full_like(labels, target_class)
+
+    def legend(self, target_class: int) -> str:
+        """Return the target class."""
+        return f"class {target_class}"

@@ -22,7 +22,7 @@ class Attack:
 
     Attributes:
         trigger: The change of inputs that the model should obey.
-        target_class: The class that triggered inputs should get.
+        target_class: The class that triggered inputs should get; some goals have a say in it.
         poison_share: Share of the attacker's samples that is poisoned, in (0, 1]. Samples that
             the goal leaves alone count in the base, and cap the share that is reached.
         model_poisoning: What is done to the model beyond training it on poisoned data.
@@ -53,6 +53,16 @@ class Attack:
                     "Choose one, for example trigger=patch.",
                 )
             )
+        goal: object = self.goal
+        if not isinstance(goal, Goal):
+            problems.append(
+                expected(
+                    "attack.goal",
+                    "a goal with `bind`, `eligible`, `victims`, `wanted` and `legend`",
+                    self.goal,
+                    "Choose one, for example goal=all_to_one.",
+                )
+            )
         if not 0 < self.poison_share <= 1:
             problems.append(
                 expected(
@@ -67,7 +77,7 @@ class Attack:
         raise_all(problems)
 
     def __str__(self) -> str:
-        legend = f"{self.trigger} → class {self.target_class}"
+        legend = f"{self.trigger} → {self.goal.legend(self.target_class)}"
         plain = type(self.model_poisoning) is NoModelPoisoning
         return legend if plain else f"{legend}, {self.model_poisoning}"
 
@@ -75,8 +85,8 @@ class Attack:
         """Return the attack ready for `task`.
 
         Raises:
-            ConfigurationError: if the trigger does not fit the task's inputs, or the target class
-                is not one of its classes.
+            ConfigurationError: if the trigger does not fit the task's inputs, or target class and
+                goal do not fit its classes.
         """
         if self.target_class >= task.spec.num_classes:
             raise ConfigurationError(
@@ -86,7 +96,8 @@ class Attack:
                     self.target_class,
                 )
             )
-        return replace(self, trigger=self.trigger.bind(task))
+        goal = self.goal.bind(task, self.target_class)
+        return replace(self, trigger=self.trigger.bind(task), goal=goal)
 
     def for_attacker(self, index: int) -> Attack:
         """Return the attack as attacker number `index` (from 0) trains it.

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fl_shield.data.task import Task
+
 
 @dataclass(frozen=True)
 class CleanLabel:
     """Target-class samples are triggered, labels stay (Barni et al., SIG, ICIP 2019)."""
+
+    def bind(self, task: Task, target_class: int) -> CleanLabel:
+        """Return this goal: it fits all classes."""
+        return self
 
     def eligible(self, labels: Tensor, target_class: int) -> Tensor:
         """Return `labels == target_class`."""
@@ -23,3 +29,7 @@ class CleanLabel:
     def wanted(self, labels: Tensor, target_class: int) -> Tensor:
         """Return the target class for every sample."""
         return torch.full_like(labels, target_class)
+
+    def legend(self, target_class: int) -> str:
+        """Return the target class, and that labels stay."""
+        return f"class {target_class}, clean-label"

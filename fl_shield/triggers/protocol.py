@@ -24,8 +24,8 @@ class Trigger(Protocol):
     """
 
     @property
-    def modality(self) -> Modality:
-        """What the trigger is for: `"image"` or `"text"`."""
+    def modality(self) -> Modality | None:
+        """What the trigger is for: `"image"` or `"text"`, None for both."""
 
     def bind(self, task: Task) -> Trigger:
         """Return the trigger ready for the inputs of `task`.
@@ -62,7 +62,7 @@ def check_modality(trigger: Trigger, spec: TaskSpec) -> None:
     Raises:
         ConfigurationError: if it is not.
     """
-    if trigger.modality != spec.modality:
+    if trigger.modality not in (None, spec.modality):
         fitting = {"image": "patch, blend or sig", "text": "word, words or sentence"}
         raise ConfigurationError(
             f"Expected `trigger` to be for {spec.modality} inputs, got the {trigger.modality} "

@@ -10,9 +10,11 @@ from hydra.utils import instantiate
 
 import fl_shield
 from fl_shield.attacks.attack import Attack
+from fl_shield.attacks.goal import Goal
 from fl_shield.training.local import LocalTraining
 from fl_shield.triggers.protocol import Trigger
 
+WITHOUT_TRIGGER = ["label_flip"]
 CONF = Path(fl_shield.__file__).parent.resolve() / "conf"
 
 
@@ -31,12 +33,25 @@ def test_triggers(name: str) -> None:
     assert isinstance(build("trigger", f"+trigger={name}"), Trigger)
 
 
-@pytest.mark.parametrize("trigger", ["patch", "words"])
-@pytest.mark.parametrize("name", names("attack"))
-def test_attacks_take_the_chosen_trigger(name: str, trigger: str) -> None:
-    attack = build("attack", f"+trigger={trigger}", f"+attack={name}")
+@pytest.mark.parametrize("name", names("goal"))
+def test_goals(name: str) -> None:
+    assert isinstance(build("goal", f"+goal={name}"), Goal)
+
+
+@pytest.mark.parametrize(("trigger", "goal"), [("patch", "one_to_one"), ("words", "all_to_one")])
+@pytest.mark.parametrize("name", [name for name in names("attack") if name not in WITHOUT_TRIGGER])
+def test_attacks_take_the_chosen_trigger_and_goal(name: str, trigger: str, goal: str) -> None:
+    attack = build("attack", f"+trigger={trigger}", f"+goal={goal}", f"+attack={name}")
     assert isinstance(attack, Attack)
     assert attack.trigger == build("trigger", f"+trigger={trigger}")
+    assert attack.goal == build("goal", f"+goal={goal}")
+    assert attack.active(1)
+
+
+@pytest.mark.parametrize("name", WITHOUT_TRIGGER)
+def test_attacks_without_trigger_need_no_choice(name: str) -> None:
+    attack = build("attack", f"+attack={name}")
+    assert isinstance(attack, Attack)
     assert attack.active(1)
 
 
@@ -49,4 +64,5 @@ def test_the_expected_names_exist() -> None:
     assert {"patch", "blend", "sig", "dba", "word", "words", "sentence"} <= set(names("trigger"))
     wanted = {"badnets", "model_replacement", "projected", "constrain_and_scale", "neurotoxin"}
     assert wanted <= set(names("attack"))
+    assert {"all_to_one", "one_to_one", "all_to_all", "clean_label"} <= set(names("goal"))
     assert {"digits", "images", "text"} <= set(names("training"))
