@@ -152,6 +152,30 @@ class ModelScanner(Protocol):
         ...
 
 
+def check_form(held: Held, judged: Samples, name: str) -> None:
+    """Check that samples are of the kind and shape of the held ones.
+
+    Raises:
+        ConfigurationError: if they are not.
+    """
+    clean = require_inputs(held, name)
+    own, given = _form(clean), _form(judged.inputs)
+    if own != given:
+        raise ConfigurationError(
+            f"The scanner {name} was fitted to {own} and takes {_kind(clean)}, got the "
+            f"{given}. Give inputs in the form that the model takes."
+        )
+
+
+def _kind(inputs: Tensor) -> str:
+    return "images" if inputs.is_floating_point() else "texts as token ids"
+
+
+def _form(inputs: Tensor) -> str:
+    kind = "images" if inputs.is_floating_point() else "texts"
+    return f"{kind} of shape {tuple(inputs.shape[1:])}"
+
+
 def not_fitted(name: str) -> ConfigurationError:
     """Return the error of a scanner that is asked before `fit`."""
     return ConfigurationError(

@@ -8,7 +8,10 @@ from typing import Any
 from fl_shield.errors import ConfigurationError, unknown
 
 SCANNERS: dict[str, str] = {
-}  # fmt: skip
+    "strip": "fl_shield.scanning.strip:Strip",
+    "spectral_signatures": "fl_shield.scanning.spectral:SpectralSignatures",
+    "activation_clustering": "fl_shield.scanning.activation_clustering:ActivationClustering",
+}
 """Name to `module:class`; a module is imported when its scanner is first asked for."""
 
 
