@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from fl_shield.attacks.chameleon import Chameleon
 from fl_shield.attacks.constrain_and_scale import ConstrainAndScale
-from fl_shield.attacks.model_poisoning import (
-    Knowledge,
-    ModelPoisoning,
-    NoModelPoisoning,
-    distance,
-)
+from fl_shield.attacks.detector_aware import DetectorAware
+from fl_shield.attacks.gaussian_noise import GaussianNoise
+from fl_shield.attacks.little_is_enough import LittleIsEnough
+from fl_shield.attacks.model_poisoning import ModelPoisoning, NoModelPoisoning, distance
 from fl_shield.attacks.model_replacement import ModelReplacement
 from fl_shield.attacks.neurotoxin import Neurotoxin
 from fl_shield.attacks.project import Project
-from fl_shield.data.task import Split
+from fl_shield.attacks.sign_flip import SignFlip
 from fl_shield.errors import ConfigurationError
+from tests.attacks._attackers import NOTHING, knowing, line
 
 GLOBAL = {"w": torch.tensor([1.0, 2.0]), "b": torch.tensor([0.0])}
 TRAINED = {"w": torch.tensor([4.0, 2.0]), "b": torch.tensor([4.0])}  # distance 5
@@ -30,35 +29,12 @@ WRAPPERS: list[ModelPoisoning] = [
     Project(radius=1.0),
     ConstrainAndScale(),
     Neurotoxin(),
+    Chameleon(),
+    LittleIsEnough(),
+    DetectorAware(),
+    GaussianNoise(),
+    SignFlip(),
 ]
-
-
-def line(*weights: float) -> nn.Linear:
-    """Return a linear model without bias, of these weights."""
-    model = nn.Linear(len(weights), 1, bias=False)
-    model.weight.data = torch.tensor([weights])
-    return model
-
-
-NOTHING = (torch.zeros(0), torch.zeros(0))
-"""A batch, for penalties that do not look at it."""
-
-
-def knowing(
-    *,
-    clean_loss: Callable[[], Tensor] = lambda: torch.zeros(()),
-    benign: Sequence[dict[str, Tensor]] = (),
-    samples: Split | None = None,
-    num_steps: int = 10,
-) -> Knowledge:
-    """Return what an attacker knows, with honest trainings that a test has written down."""
-    none = Split(torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64))
-    return Knowledge(
-        samples=none if samples is None else samples,
-        num_steps=num_steps,
-        clean_loss=clean_loss,
-        train_benign=lambda number: dict(benign[number % len(benign)]),
-    )
 
 
 def test_identity_sends_what_was_trained() -> None:
@@ -176,6 +152,19 @@ def test_distance_of_all_entries_together() -> None:
         (ConstrainAndScale, {"anomaly": "l1"}, r"Unknown model_poisoning\.anomaly 'l1'"),
         (ConstrainAndScale, {"boost": -1}, r"model_poisoning\.boost"),
         (Neurotoxin, {"spared_share": 1.0}, r"in \[0, 1\), got 1\.0"),
+        (Chameleon, {"contrastive_share": 1.0}, r"in \[0, 1\), got 1\.0"),
+        (Chameleon, {"temperature": 0}, r"model_poisoning\.temperature.*got 0"),
+        (Chameleon, {"target_weight": 0}, r"model_poisoning\.target_weight.*got 0"),
+        (LittleIsEnough, {"z": -1}, r"model_poisoning\.z.*got -1"),
+        (LittleIsEnough, {"boost": 0}, r"model_poisoning\.boost.*got 0"),
+        (LittleIsEnough, {"num_shadows": 1}, r"2 or more, got 1\. One training has no spread"),
+        (DetectorAware, {"weight": -1}, r"model_poisoning\.weight.*got -1"),
+        (DetectorAware, {"scales": [1.0, 0.0]}, r"numbers above 0, got \[1\.0, 0\.0\]"),
+        (DetectorAware, {"num_inputs": 0}, r"model_poisoning\.num_inputs.*got 0"),
+        (DetectorAware, {"max_norm": 0}, r"model_poisoning\.max_norm.*got 0"),
+        (DetectorAware, {"min_cosine": 1}, r"in \[-1, 1\), got 1"),
+        (GaussianNoise, {"deviation": 0}, r"model_poisoning\.deviation.*got 0"),
+        (SignFlip, {"boost": 0}, r"model_poisoning\.boost.*got 0"),
     ],
 )
 def test_impossible_settings_are_refused(
