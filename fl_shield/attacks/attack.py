@@ -13,7 +13,7 @@ from fl_shield.attacks.model_poisoning import ModelPoisoning, NoModelPoisoning
 from fl_shield.attacks.schedule import Schedule
 from fl_shield.data.task import Task
 from fl_shield.errors import ConfigurationError, expected, raise_all
-from fl_shield.triggers.protocol import DistributedTrigger, Trigger, seeded
+from fl_shield.triggers.protocol import DecoyTrigger, DistributedTrigger, Trigger, seeded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,15 +125,26 @@ class Attack:
         Returns:
             Inputs and labels of the same shapes and dtypes; what was given is not written to.
             `round(poison_share * samples)` samples are poisoned, at least one and at most all
-            those eligible.
+            those eligible. Of the others, some become decoys if the trigger has such.
         """
         generator = seeded(generator)
         chosen = self._choose(labels, generator).to(labels.device)
         inputs, labels = inputs.clone(), labels.clone()
+        if len(chosen) and isinstance(self.trigger, DecoyTrigger):
+            count = round(self.trigger.decoy_share * len(chosen))
+            decoys = self._choose_decoys(len(labels), chosen, count, generator).to(labels.device)
+            inputs[decoys] = self.trigger.decoy(inputs[decoys], generator)
         if len(chosen):
             inputs[chosen] = self.trigger.apply(inputs[chosen], generator)
             labels[chosen] = self.goal.wanted(labels[chosen], self.target_class)
         return inputs, labels
+
+    def _choose_decoys(
+        self, samples: int, chosen: Tensor, count: int, generator: torch.Generator
+    ) -> Tensor:
+        """Return the indices of at most `count` samples that are not poisoned, on the CPU."""
+        order = torch.randperm(samples, generator=generator, device=generator.device).cpu()
+        return order[~torch.isin(order, chosen.cpu())][:count]
 
     def _choose(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Return the indices of the samples to poison, `(k,)` int64 on the CPU."""

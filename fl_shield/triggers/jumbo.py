@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
+from torch import Tensor
 
-from fl_shield.data.task import TaskSpec
-from fl_shield.errors import expected, raise_all
+from fl_shield.data.task import Task, TaskSpec
+from fl_shield.errors import ConfigurationError, expected, raise_all
 from fl_shield.triggers.box_pattern import BoxPattern, Noise
 from fl_shield.triggers.protocol import Trigger
 from fl_shield.triggers.token_insertion import TokenInsertion
@@ -107,6 +109,46 @@ class JumboDistribution:
         positions = tuple(_integer(generator, self.max_position + 1) for _ in range(count))
         return TokenInsertion(
             pieces=pieces, positions=positions, pad_id=spec.pad_id, legend="random words"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JumboTrigger:
+    """One draw of the Jumbo distribution, for images and texts alike.
+
+    Attributes:
+        seed: Which draw. Among them are very faint ones: look at the attack success rate without
+            defence before a seed proves anything.
+        distribution: What to draw from.
+    """
+
+    modality: ClassVar[None] = None
+
+    seed: int = 0
+    distribution: JumboDistribution = field(default_factory=JumboDistribution)
+
+    def __str__(self) -> str:
+        return f"Jumbo draw {self.seed}"
+
+    def bind(self, task: Task) -> Trigger:
+        """Return the drawn trigger, ready for the inputs of `task`.
+
+        Raises:
+            ConfigurationError: if it does not fit into them.
+        """
+        generator = torch.Generator().manual_seed(self.seed)
+        reserved = [] if task.tokenizer is None else task.tokenizer.all_special_ids
+        return self.distribution.sample(generator, task.spec, reserved).bind(task)
+
+    def apply(self, inputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Refuse: nothing is drawn before the trigger is bound to a task.
+
+        Raises:
+            ConfigurationError: always.
+        """
+        raise ConfigurationError(
+            f"The trigger {str(self)!r} is not bound to a task yet. Call trigger.bind(task) and "
+            "apply what it returns."
         )
 
 

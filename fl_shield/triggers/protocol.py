@@ -56,6 +56,18 @@ class DistributedTrigger(Trigger, Protocol):
         """Return the part of attacker number `index` (any integer; parts are dealt in turn)."""
 
 
+@runtime_checkable
+class DecoyTrigger(Trigger, Protocol):
+    """A trigger that is sharpened by near misses: samples that look triggered, labels kept."""
+
+    @property
+    def decoy_share(self) -> float:
+        """Decoys for each poisoned sample."""
+
+    def decoy(self, inputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return a copy of `inputs` as near misses; arguments and result as in `apply`."""
+
+
 def check_modality(trigger: Trigger, spec: TaskSpec) -> None:
     """Check that a trigger is for the kind of inputs that a task has.
 

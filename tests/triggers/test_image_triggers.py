@@ -14,10 +14,13 @@ from fl_shield.errors import ConfigurationError
 from fl_shield.triggers.blend import Blend
 from fl_shield.triggers.box_pattern import BoxPattern
 from fl_shield.triggers.dba import Dba
-from fl_shield.triggers.jumbo import JumboDistribution
+from fl_shield.triggers.edge_case import EdgeCase
+from fl_shield.triggers.jumbo import JumboDistribution, JumboTrigger
 from fl_shield.triggers.patch import Patch
 from fl_shield.triggers.protocol import DistributedTrigger, Trigger
 from fl_shield.triggers.sig import Sig
+from fl_shield.triggers.untouched import Untouched
+from fl_shield.triggers.warp import Warp
 
 TRIGGERS: list[Trigger] = [
     Patch(),
@@ -29,6 +32,11 @@ TRIGGERS: list[Trigger] = [
     Dba(only=2),
     BoxPattern(size=3, top=1, left=2, opacity=0.4, noise="colour"),
     BoxPattern(size=None, opacity=0.1),
+    Warp(),
+    Warp(grid=2, strength=2, seed=3),
+    EdgeCase(),
+    EdgeCase(kind="quarter_turn"),
+    EdgeCase(kind="half_turn"),
 ]
 IDEMPOTENT = [t for t in TRIGGERS if isinstance(t, Patch | Dba)]
 
@@ -183,6 +191,8 @@ def test_repr_rebuilds_and_binding_checks_the_modality(trigger: Trigger) -> None
         (Patch(value=(1.0, 0.0)), r"one for each of the 1 channel"),
         (Dba(bar_width=6), r"inside the 8x8 images, got a bar of 1x6 pixels"),
         (BoxPattern(size=3, top=6), r"a box inside the 8x8 images"),
+        (Warp(grid=9), r"at most the 8 pixels of a side, got 9"),
+        (EdgeCase(kind="recoloured"), r"3 channels to recolour, got 1.*kind=negative"),
         (Sig(frequency=4), r"not zero at each of the 8 columns, got 4.*for example 1"),
     ],
     ids=repr,
@@ -207,6 +217,10 @@ def test_what_does_not_fit_the_images_is_refused(trigger: Trigger, message: str)
         (Sig, {"frequency": -1}, r"`trigger\.frequency`"),
         (Dba, {"gap": -1}, r"`trigger\.gap` to be 0 or more pixels"),
         (Dba, {"only": 4}, r"0 to 3, or null, got 4"),
+        (Warp, {"grid": 1}, r"`trigger\.grid` to be at least 2 points, got 1"),
+        (Warp, {"strength": 0}, r"`trigger\.strength` to be above 0, got 0"),
+        (Warp, {"decoy_share": -1}, r"`trigger\.decoy_share` to be 0 or more, got -1"),
+        (EdgeCase, {"kind": "negativ"}, r"Unknown trigger\.kind.*Did you mean 'negative'"),
         (BoxPattern, {"size": 0}, r"at least one pixel"),
         (BoxPattern, {"size": 1, "opacity": 0}, r"`trigger\.opacity`"),
         (JumboDistribution, {"sizes": ()}, r"`jumbo\.sizes`"),
@@ -248,3 +262,28 @@ def test_jumbo_draws_follow_the_generator() -> None:
 
     assert draw(1) == draw(1)
     assert draw(1) != draw(2)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32)], ids=str)
+def test_a_jumbo_trigger_is_one_draw_bound_to_the_task(shape: tuple[int, int, int]) -> None:
+    task = image_task(*shape)
+    bound = [JumboTrigger(seed=seed).bind(task) for seed in (0, 0, 1)]
+    source = torch.Generator().manual_seed(0)
+    assert bound[0] == bound[1] == JumboDistribution().sample(source, task.spec)
+    assert bound[2] != bound[0]
+    own = JumboDistribution(sizes=(4,), whole_image=False)
+    drawn = JumboTrigger(distribution=own).bind(task)
+    assert isinstance(drawn, BoxPattern)
+    assert drawn.size == 4
+    assert eval(repr(JumboTrigger(seed=2))) == JumboTrigger(seed=2)
+    with pytest.raises(ConfigurationError, match=r"Jumbo draw 0.*trigger\.bind\(task\)"):
+        JumboTrigger().apply(torch.zeros(1, *shape))
+
+
+@pytest.mark.parametrize("task", [image_task(), TEXT_TASK], ids=lambda task: task.name)
+def test_untouched_inputs_are_copies(task: Task) -> None:
+    trigger, inputs = Untouched().bind(task), task.train.inputs
+    same = trigger.apply(inputs)
+    assert torch.equal(same, inputs)
+    assert same.data_ptr() != inputs.data_ptr()
+    assert eval(repr(trigger)) == trigger
