@@ -1,0 +1,1 @@
+"""Handwritten digits, learned by nodes that are not all honest."""
