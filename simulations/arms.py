@@ -32,3 +32,14 @@ ARMS = {
     )
 }
 """All arms by name."""
+
+
+def arm_of(*, attacked: bool, defended: bool) -> Arm:
+    """Return the arm with this attack and defence.
+
+    >>> arm_of(attacked=True, defended=False).name
+    'undefended'
+    """
+    return next(
+        arm for arm in ARMS.values() if (arm.attacked, arm.defended) == (attacked, defended)
+    )

@@ -19,6 +19,9 @@ EXIT_FAILED = 1
 PLAIN_WIDTH = 100
 """Columns of output that goes to a file or a pipe."""
 
+WIDE = 160
+"""The same for the tables of many runs."""
+
 SIMULATE_HELP = """\
 Run one federation in several arms (no attack; attack without defence; attack with defence) and
 compare them: table, plots, HTML report, audit log, W&B run, summary.json.
@@ -58,6 +61,29 @@ in checkpoints: run it again to go on.
   fl-shield meta-train --cfg                          show all settings
 
 A detector is used by MetaShield(detector=load_detector("detector")).
+"""
+
+
+STUDY_HELP = """\
+Run a grid of federations, each cell a run folder, in parallel; then tables, plots and one HTML page
+of them all. What is finished is kept: run it again to go on.
+
+  fl-shield study                                     a small one, on embedded data
+  fl-shield study study=potency data_root=DIR         each attack without a defence
+  fl-shield study study=headline workers=16           more processes; RAY_ADDRESS for a cluster
+  fl-shield study study=headline seeds=[0] 'include=[{data:mnist,defence:[none,meta_shield]}]'
+  fl-shield study study=smoke rounds=8 name=longer    any setting of simulate, for every cell
+  fl-shield study study=headline --cells              name the cells, run nothing
+"""
+
+REPORT_HELP = """\
+Draw the report again. One run folder gets its own page and plots, inside it. Several, or a folder
+that holds several, become one report in a folder of its own: report.html, results.csv, .md, .tex
+and plots.
+
+  fl-shield report runs/NAME
+  fl-shield report runs/ONE runs/TWO --out comparison
+  fl-shield report studies/headline
 """
 
 
@@ -102,10 +128,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     simulate.add_argument("--cfg", action="store_true", help="print the configuration and stop")
     simulate.set_defaults(run=_simulate)
-    report = commands.add_parser(
-        "report", help="draw plots and HTML report of a run folder again, finished or not"
+    study = commands.add_parser(
+        "study",
+        help="run a grid of federations, each once, and report on all of them",
+        description=STUDY_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    report.add_argument("run_folder", metavar="RUN", help="the run folder")
+    study.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
+    study.add_argument(
+        "--config-dir", metavar="DIR", help="more options: your folder of GROUP/NAME.yaml"
+    )
+    study.add_argument("--cells", action="store_true", help="name the cells and stop")
+    study.add_argument("--cfg", action="store_true", help="print the configuration and stop")
+    study.set_defaults(run=_study)
+    report = commands.add_parser(
+        "report",
+        help="report on run folders again, finished or not: one, or many beside each other",
+        description=REPORT_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    report.add_argument("run_folders", nargs="+", metavar="RUN", help="run folders")
+    report.add_argument("--out", metavar="DIR", help="where the report of several runs goes")
     report.set_defaults(run=_report)
     add_audit_command(commands)
     shadow = commands.add_parser(
@@ -132,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
 def _groups_text() -> str:
     root = Path(__file__).resolve().parent.parent / "conf"
     lines = ["groups and their options (fl-shield simulate GROUP=OPTION):"]
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and path.name != "study"):
         options = sorted(file.stem for file in folder.glob("*.yaml"))
         if options:
             lines.append(f"  {folder.name:<11}{', '.join(options)}")
@@ -210,13 +253,42 @@ def _meta_train(options: argparse.Namespace) -> int:
     return meta_train(config, console, options.overrides)
 
 
+def _study(options: argparse.Namespace) -> int:
+    from omegaconf import OmegaConf
+    from rich.console import Console
+
+    from fl_shield.simulations.composing import compose_config
+    from fl_shield.simulations.study import list_cells, study
+    from fl_shield.simulations.study_plan import split_overrides
+
+    own, cell_overrides = split_overrides(options.overrides)
+    config = compose_config(own, options.config_dir, name="study")
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    if options.cfg:
+        print(OmegaConf.to_yaml(config), end="")
+        return 0
+    run = list_cells if options.cells else study
+    return run(config, console, cell_overrides, options.config_dir)
+
+
 def _report(options: argparse.Namespace) -> int:
+    from fl_shield.simulations.reporting import report_runs, run_folders_in
+
+    folders = run_folders_in([Path(name).expanduser() for name in options.run_folders])
+    if len(folders) > 1 or options.out is not None:
+        from rich.console import Console
+
+        first = Path(options.run_folders[0]).expanduser()
+        is_home = len(options.run_folders) == 1 and folders != [first]
+        out = options.out or (first / "report" if is_home else "report")
+        console = Console(width=None if sys.stdout.isatty() else WIDE)
+        report_runs(folders, Path(out).expanduser(), console)
+        return 0
     from fl_shield.simulations.plots import draw_all
     from fl_shield.simulations.report import build_report
 
-    folder = Path(options.run_folder).expanduser()
-    draw_all(folder)
-    print(build_report(folder))
+    draw_all(folders[0])
+    print(build_report(folders[0]))
     return 0
 
 

@@ -23,13 +23,19 @@ FOLDER = Path(__file__).resolve().parent.parent / "conf"
 DOMAINS = "domain"
 """The folder of the shadow domains, which are no choice of a simulation."""
 
+STUDIES = "study"
+"""The folder of the studies, which are none either."""
+
+SCANNERS = "scanner"
+"""The folder of the scanners, which judge what a simulation leaves behind."""
+
 
 def config_groups() -> dict[str, list[str]]:
     """Return the groups that a simulation chooses from, and their options."""
     return {
         folder.name: _options(folder)
         for folder in sorted(FOLDER.iterdir())
-        if folder.name != DOMAINS and folder.is_dir() and _options(folder)
+        if folder.name not in (DOMAINS, STUDIES, SCANNERS) and folder.is_dir() and _options(folder)
     }
 
 
@@ -90,6 +96,8 @@ def _compose(overrides: Sequence[str], config_dir: str | None, name: str) -> Dic
 
 def _check_known(overrides: Sequence[str], primary: str, *, has_own_folder: bool) -> None:
     groups = config_groups() if primary == "config" else {}
+    if primary == STUDIES:
+        groups = {STUDIES: _options(FOLDER / STUDIES)}
     keys = {*groups, *_primary_keys(primary)}
     for override in overrides:
         key, equals, value = override.partition("=")

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from fl_shield.errors import (
 )
 from fl_shield.probes.probe_set import ProbeSet
 from fl_shield.simulations.settings import Settings
+from fl_shield.strategies.checkpoint import read_checkpoint
 from fl_shield.training.local import LocalTraining, train_locally
 
 Seeds = tuple[int, ...]
@@ -86,15 +88,44 @@ class Federation:
         """Return the model that every arm starts from: warmed up on the server's probes.
 
         A server that holds clean samples need not send out random weights; a few passes over them
-        take the model past the rounds in which nothing, good or bad, has a meaning yet.
+        take the model past the rounds in which nothing, good or bad, has a meaning yet. Where the
+        settings name the checkpoint of another run, its model is taken as it is.
+
+        Raises:
+            ConfigurationError: if that checkpoint is missing or of another model.
         """
         model = self.new_model()
+        checkpoint = self.settings.config["warm_start"].get("checkpoint")
+        if checkpoint is not None:
+            return _trained(model, Path(str(checkpoint)).expanduser())
         epochs = self.settings.config["warm_start"]["epochs"]
         if epochs:
             probes = self.task.train.take(self.probe_indices)
             settings = replace(self.training, epochs=epochs)
             train_locally(model, probes, settings, seed=derived_seed(self.settings.seed, 2))
         return model.eval()
+
+
+def _trained(model: nn.Module, folder: Path) -> nn.Module:
+    """Return a model with the weights of the last good checkpoint in a folder."""
+    checkpoint = read_checkpoint(folder)
+    if checkpoint is None:
+        raise ConfigurationError(
+            expected(
+                "warm_start.checkpoint",
+                "a folder with a good checkpoint",
+                str(folder),
+                "A run keeps its own in arms/ARM/checkpoint.",
+            )
+        )
+    try:
+        model.load_state_dict(checkpoint.arrays.to_torch_state_dict())
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ConfigurationError(
+            f"The checkpoint in {folder} is that of another model: {reason}"
+        ) from error
+    return model.eval()
 
 
 def build(config: Any, what: str, *args: Any, **kwargs: Any) -> Any:

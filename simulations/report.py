@@ -46,24 +46,13 @@ def build_report(run_folder: str | Path) -> Path:
     Raises:
         DataError: if it is not the folder of a run.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     from fl_shield.simulations.plots import plots_of
 
     run = read_run_folder(run_folder)
     judged = run.judged_arm
-    environment = Environment(
-        loader=PackageLoader("fl_shield.simulations", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = _percent
-    environment.filters["number"] = _number
     verdicts = _verdict_rows(judged)
     clients = client_rows(judged) if judged else []
-    page = environment.get_template(TEMPLATE).render(
+    page = template(TEMPLATE).render(
         name=run.path.resolve().name,
         finished=run.finished,
         seed=run.seed,
@@ -92,6 +81,22 @@ def build_report(run_folder: str | Path) -> Path:
     target = run.path / "report.html"
     target.write_text(page, encoding="utf-8")
     return target
+
+
+def template(name: str) -> Any:
+    """Return a template of this package; it escapes every value that it is given."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("fl_shield.simulations", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = _percent
+    environment.filters["number"] = _number
+    return environment.get_template(name)
 
 
 def headline(run: RunFolder) -> str:

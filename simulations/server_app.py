@@ -13,11 +13,12 @@ from flwr.serverapp import Grid, ServerApp
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from fl_shield.errors import ConfigurationError
+from fl_shield.errors import ConfigurationError, raise_all
 from fl_shield.simulations.client_app import settings_of
 from fl_shield.simulations.federation import Federation, build, build_federation
 from fl_shield.simulations.nodes import OrderedGrid, ask_nodes
 from fl_shield.simulations.progress import Display, display_for
+from fl_shield.simulations.requirements import unmet
 from fl_shield.simulations.rounds import Stage, build_strategy, run_arm
 from fl_shield.simulations.settings import Settings
 from fl_shield.simulations.summary import summary_table, write_summary
@@ -39,6 +40,7 @@ def prepare(settings: Settings, folder: Path) -> tuple[Federation, Tracker]:
     Raises:
         FlShieldError: naming the first thing that does not fit.
     """
+    raise_all(unmet(settings))
     federation = build_federation(settings)
     federation.new_model()
     for arm in settings.arms:

@@ -7,7 +7,7 @@ store must be a folder that they share. What is on disk is not played again.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from fl_shield.shadow.store import play, stored_run
 from fl_shield.shadow.table import write_tables
 from fl_shield.simulations.composing import domain_files
 from fl_shield.simulations.federation import build
+from fl_shield.simulations.in_parallel import in_parallel
 
 EVALUATION_SEED = 1_000_000
 """Federations of the evaluation are numbered from here: no training seed reaches it."""
@@ -105,11 +106,15 @@ def shadow(config: DictConfig, console: Console) -> int:
     with Progress(console=console) as progress:
         task = progress.add_task("shadow federations", total=len(jobs), completed=done)
         todo = [job for job in jobs if not job.table.is_file()]
-        for outcome in _in_parallel(todo, int(config.workers)):
+        for job, outcome in in_parallel(_run, todo, int(config.workers)):
             progress.advance(task)
-            if isinstance(outcome, str):
+            if isinstance(outcome, ConfigurationError):
+                raise outcome
+            if isinstance(outcome, Exception):
                 failed += 1
-                console.print(outcome)
+                console.print(
+                    f"{job.domain} {job.seed} failed: {type(outcome).__name__}: {outcome}"
+                )
     console.print(f"tables: {tables_folder(Path(config.store), int(config.clean_samples))}")
     return 1 if failed else 0
 
@@ -147,33 +152,8 @@ def _ranges(config: DictConfig) -> RecipeRanges:
     return replace(RANGES[config.kind], **values)
 
 
-def _in_parallel(jobs: list[ShadowJob], workers: int) -> Iterator[Path | str]:
-    """Yield each job's table, or a sentence about why it failed, as they finish."""
-    if workers == 1 or len(jobs) < 2:
-        for job in jobs:
-            yield _guarded(job)
-        return
-    import ray
-
-    ray.init(num_cpus=workers, logging_level=40, ignore_reinit_error=True)
-    try:
-        remote: Callable[[ShadowJob], Any] = ray.remote(num_cpus=1, max_retries=1)(_guarded).remote
-        pending = [remote(job) for job in jobs]
-        while pending:
-            ready, pending = ray.wait(pending)
-            yield ray.get(ready[0])
-    finally:
-        ray.shutdown()
-
-
-def _guarded(job: ShadowJob) -> Path | str:
-    """Run a job; one broken federation must not end a night's work."""
+def _run(job: ShadowJob) -> Path:
     import torch
 
     torch.set_num_threads(1)
-    try:
-        return job.run()
-    except ConfigurationError:
-        raise
-    except Exception as error:
-        return f"{job.domain} {job.seed} failed: {type(error).__name__}: {error}"
+    return job.run()

@@ -17,6 +17,7 @@ from rich.console import Console
 from yaml import YAMLError
 
 from fl_shield.errors import ConfigurationError, FlShieldError, StateError
+from fl_shield.simulations.in_parallel import QUIET_RAY
 from fl_shield.simulations.progress import display_for
 from fl_shield.simulations.settings import Settings, settings_from
 from fl_shield.simulations.summary import summary_table, write_summary
@@ -25,8 +26,6 @@ INTERRUPTED = 130
 """Exit status of a run that was stopped by Ctrl-C."""
 
 _log = logging.getLogger("flwr.fl_shield")
-
-QUIET_RAY = {"RAY_DEDUP_LOGS": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
 class RunError(FlShieldError):
@@ -110,7 +109,7 @@ def simulate(
             failures.append(error)
             raise
 
-    with _flower_log(folder / "flower.log"), _stopping(stop, console):
+    with flower_log(folder / "flower.log"), _stopping(stop, console):
         from flwr.simulation import run_simulation
 
         try:
@@ -211,7 +210,7 @@ def _backend(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 @contextmanager
-def _flower_log(file: Path) -> Iterator[None]:
+def flower_log(file: Path) -> Iterator[None]:
     """Send Flower's log to a file for a while, so that the terminal shows the run."""
     logger = logging.getLogger("flwr")
     handler = logging.FileHandler(file, encoding="utf-8")

@@ -42,7 +42,9 @@ def write_summary(folder: Path, settings: Settings) -> dict[str, Any]:
         "seed": settings.seed,
         "config": settings.config,
         "versions": _versions(),
-        "runs": {arm.name: _figures(arms[arm.name]) for arm in settings.arms if arm.name in arms},
+        "runs": {
+            arm.name: arm_figures(arms[arm.name]) for arm in settings.arms if arm.name in arms
+        },
     }
     temporary = folder / "summary.json.part"
     temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -75,7 +77,8 @@ def _finished(arm: Arm, rounds: int) -> bool:
     return bool(arm.rounds) and arm.rounds[-1].number >= rounds
 
 
-def _figures(arm: Arm) -> dict[str, Any]:
+def arm_figures(arm: Arm) -> dict[str, Any]:
+    """Return the figures of an arm, finished or not, as `write_summary` describes them."""
     last = arm.rounds[-1] if arm.rounds else Round(0)
     trained = [entry for entry in arm.rounds if entry.number > 0]
     seconds = [entry.seconds for entry in trained if entry.seconds is not None]

@@ -198,6 +198,9 @@ def test_commands_are_understood(
         words[1] = str(tmp_path / "none")
         assert fl_shield_command(words) == 2
         assert "a folder of captures or an audit log" in capsys.readouterr().err
+    elif words[0] == "study":
+        assert fl_shield_command([*words, f"data_root={tmp_path}", "--cells"]) == 0
+        assert re.search(r"^[1-9]\d* cells$", capsys.readouterr().out, flags=re.MULTILINE)
     elif words[0] in ("shadow", "meta-train"):
         name = words[0].replace("-", "_")
         assert compose_config(words[1:], name=name).seed >= 0

@@ -24,6 +24,7 @@ class WandbTracker:
         project: W&B project.
         entity: W&B user or team, None for the login's own.
         tags: Tags of every run.
+        group: W&B group of all arms, for example the name of a study; None for the run's name.
 
     Raises:
         ConfigurationError: if the mode is unknown.
@@ -35,10 +36,12 @@ class WandbTracker:
         project: str = "fl_shield",
         entity: str | None = None,
         tags: Sequence[str] = (),
+        group: str | None = None,
     ) -> None:
         if mode not in MODES:
             raise ConfigurationError(unknown("tracking.mode", mode, MODES))
         self.mode, self.project, self.entity, self.tags = mode, project, entity, tuple(tags)
+        self.group = group
         self.folder: Path | None = None
         self._name, self._config = "", {}  # type: str, Mapping[str, Any]
         self._run: Any = None
@@ -69,7 +72,7 @@ class WandbTracker:
                 mode=self.mode,  # type: ignore[arg-type]
                 project=self.project,
                 entity=self.entity,
-                group=self._name,
+                group=self.group or self._name,
                 name=f"{self._name}/{arm}",
                 job_type=arm,
                 tags=list(self.tags),

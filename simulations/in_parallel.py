@@ -1,0 +1,58 @@
+"""Jobs in parallel processes: those of this machine, or of a Ray cluster when there is one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+QUIET_RAY = {"RAY_DEDUP_LOGS": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+"""Read by Ray when it is imported."""
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def in_parallel(
+    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int, gpus: float = 0.0
+) -> Iterator[tuple[Job, Result | Exception]]:
+    """Yield each job with what it came to, as they finish.
+
+    Args:
+        work: What to do with a job; it runs in another process unless `workers` is 1. What it
+            raises is yielded, a configuration error among it, and so is the death of a process.
+        jobs: The jobs.
+        workers: Processes on this machine. With `RAY_ADDRESS` set, Ray's cluster decides instead.
+        gpus: GPUs that a job takes; below 1 for several jobs on one.
+    """
+    is_cluster = bool(os.environ.get("RAY_ADDRESS"))
+    if not is_cluster and (workers == 1 or len(jobs) < 2):
+        for job in jobs:
+            yield job, _attempt(work, job)
+        return
+    os.environ.update({key: os.environ.get(key, value) for key, value in QUIET_RAY.items()})
+    import ray
+
+    # A cluster knows its own size, and refuses to be told.
+    cores = None if is_cluster else workers
+    ray.init(num_cpus=cores, logging_level=40, log_to_driver=False, ignore_reinit_error=True)
+    try:
+        task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(_attempt)
+        waiting: dict[Any, Job] = {task.remote(work, job): job for job in jobs}
+        while waiting:
+            (reference, *_), _ = ray.wait(list(waiting))
+            job = waiting.pop(reference)
+            try:
+                yield job, ray.get(reference)
+            except ray.exceptions.RayError as error:
+                yield job, error
+    finally:
+        ray.shutdown()
+
+
+def _attempt(work: Callable[[Job], Result], job: Job) -> Result | Exception:
+    """Return the result of a job or what it raised: one broken job must not end a night's work."""
+    try:
+        return work(job)
+    except Exception as error:
+        return error

@@ -1,0 +1,43 @@
+"""What a learned detector had seen in training of the run that it is judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import fl_shield
+from fl_shield.detector.store import read_card
+from fl_shield.errors import FlShieldError
+
+SHIPPED = Path(fl_shield.__file__).parent / "detector" / "weights"
+
+CARD_PARTS = {"data": "federations", "model": "architectures", "trigger": "triggers"}
+"""Parts of a run, and where a card lists those that training met."""
+
+
+def seen_parts(defence: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str, ...] | None:
+    """Return the parts of a run that its detector met in training, None without such a detector.
+
+    Args:
+        defence: The defence's settings.
+        names: Names of the run's `data`, `model` and `trigger`.
+    """
+    if not str(defence.get("_target_", "")).endswith(".MetaShield"):
+        return None
+    folder = defence.get("detector")
+    card = _card(SHIPPED if folder is None else Path(str(folder)).expanduser())
+    if card is None:
+        return None
+    return tuple(
+        part for part, key in CARD_PARTS.items() if names.get(part) in (card.get(key) or {})
+    )
+
+
+@lru_cache
+def _card(folder: Path) -> Mapping[str, Any] | None:
+    try:
+        return read_card(folder)
+    except FlShieldError:  # the detector has gone since; the run's figures stand
+        return None
