@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from fl_shield.errors import ConfigurationError, StateError, expected
 from fl_shield.judge.verdict import Decision, Verdict
 
 _FIELDS = ("round", "node_id", "decision", "score", "evidence", "weight", "reasons", "detail")
+
+_BLOCK = 1 << 16
+"""Bytes that are read at a time in search of the last line; logs of months are large."""
 
 _log = logging.getLogger(__name__)
 
@@ -53,13 +57,44 @@ class AuditLog:
         )
         with self.path.open("a", encoding="utf-8") as file:
             file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def length(self) -> int:
+        """Return the length of the log in bytes.
+
+        Raises:
+            OSError: if the file is gone.
+        """
+        return self.path.stat().st_size
+
+    def set_aside_after(self, length: int) -> None:
+        """Move what was written after the first `length` bytes to `<name>.repeated`, beside it.
+
+        Those are verdicts of a round that was open when the server died, and is run again.
+        """
+        with self.path.open("r+b") as file:
+            file.seek(length)
+            tail = file.read()
+            if not tail:
+                return
+            with self.path.with_name(f"{self.path.name}.repeated").open("ab") as aside:
+                aside.write(tail)
+            file.truncate(length)
 
     def _cut_torn_tail(self) -> None:
-        content = self.path.read_bytes()
-        end = content.rfind(b"\n") + 1
-        if end < len(content):
-            _log.warning("%s ended in an unfinished line, which was cut off.", self.path)
-            with self.path.open("r+b") as file:
+        with self.path.open("r+b") as file:
+            size = end = file.seek(0, os.SEEK_END)
+            while end > 0:
+                start = max(end - _BLOCK, 0)
+                file.seek(start)
+                newline = file.read(end - start).rfind(b"\n")
+                if newline >= 0:
+                    end = start + newline + 1
+                    break
+                end = start
+            if end < size:
+                _log.warning("%s ended in an unfinished line, which was cut off.", self.path)
                 file.truncate(end)
 
 

@@ -78,5 +78,5 @@ def admit_evaluation(
             rejected.append(Rejection(reply.client_id, *fault))
     kept, others = keep_majority(sound)
     caps = cap_claims({r.client_id: float(r.metrics[claim_key]) for r in kept})
-    messages = [r.forward(claim_key, caps[r.client_id], None, ()) for r in kept]
+    messages = [r.forward(claim_key, caps[r.client_id], None, {}) for r in kept]
     return messages, rejected + others

@@ -77,7 +77,7 @@ def write_checkpoint(
         optimiser[place] = {"kind": _kind(values), "names": list(named)}
         tensors |= {f"optimiser/{place}/{name}": value for name, value in named.items()}
     # safetensors stores the memory as it lies; a view would be stored in the wrong order.
-    blob = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+    blob = save({name: np.asarray(value, order="C") for name, value in tensors.items()})
     shield = getattr(strategy, "state_dict", None)
     state = {
         "round": round_number,
@@ -116,14 +116,14 @@ def restore(strategy: Strategy, checkpoint: Checkpoint) -> None:
     Raises:
         StateError: if the shield's state cannot be read, or belongs to another strategy.
     """
-    layers = _layers(strategy)
+    found = layers(strategy)
     for place, values in checkpoint.optimiser.items():
         layer, attribute = place.split("/")
-        if int(layer) >= len(layers):
+        if int(layer) >= len(found):
             raise StateError(
                 "The checkpoint is that of another strategy. Resume with the same one."
             )
-        setattr(layers[int(layer)], attribute, values)
+        setattr(found[int(layer)], attribute, values)
     load_state = getattr(strategy, "load_state_dict", None)
     if load_state is not None and checkpoint.shield is not None:
         load_state(checkpoint.shield)
@@ -155,19 +155,19 @@ def _read(file: Path) -> Checkpoint:
         raise StateError(f"The checkpoint {file} is damaged ({error}).") from error
 
 
-def _layers(strategy: Strategy) -> list[object]:
+def layers(strategy: Strategy) -> list[object]:
     """Return a strategy and those inside it, outermost first."""
-    layers: list[object] = []
+    found: list[object] = []
     layer: object | None = strategy
-    while layer is not None and layer not in layers:
-        layers.append(layer)
+    while layer is not None and layer not in found:
+        found.append(layer)
         layer = getattr(layer, "strategy", None)
-    return layers
+    return found
 
 
 def _optimiser_state(strategy: Strategy) -> dict[str, OptimiserState]:
     state: dict[str, OptimiserState] = {}
-    for number, layer in enumerate(_layers(strategy)):
+    for number, layer in enumerate(layers(strategy)):
         for attribute in OPTIMISER_STATE:
             values = getattr(layer, attribute, None)
             if values is not None:

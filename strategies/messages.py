@@ -21,6 +21,7 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from fl_shield.canonical import canonical, canonical_dtype
 from fl_shield.cohort import State
 from fl_shield.intake import KINDS, Rejection, RejectionReason, as_float, quote
 
@@ -95,28 +96,37 @@ class Reply:
             for key, value in self.metrics.items()
         )
 
-    def decode(self, order: Iterable[str]) -> dict[str, NDArray[np.generic]]:
-        """Return the arrays by name, in the given order; raises whatever hostile bytes cause."""
-        return {name: decode(self.arrays[name]) for name in order}
+    def decode(self, reference: State) -> dict[str, NDArray[np.generic]]:
+        """Return the arrays in canonical form, in the order of the global model's.
+
+        Raises:
+            Exception: whatever hostile bytes cause.
+        """
+        return {
+            name: canonical(decode(self.arrays[name]), base.dtype)
+            for name, base in reference.items()
+        }
 
     def forward(
-        self, claim_key: str, claim: float, arrays: State | None, order: Iterable[str]
+        self, claim_key: str, claim: float, arrays: State | None, reference: State
     ) -> Message:
         """Return the message for the inner strategy; the one that arrived stays untouched.
 
         Args:
             claim_key: Metric that holds the number of examples.
             claim: Its value after capping.
-            arrays: Replacement weights, None to pass the client's own on.
-            order: Names of the arrays in the global model's order. Clipping and Krum in Flower go
-                by position, so a client must not get its way with another order.
+            arrays: Replacement weights, None to pass the client's own on, in canonical form.
+            reference: Global weights. Their order counts: clipping and Krum in Flower go by
+                position, so a client must not get its way with another one.
         """
         records = RecordDict()
         if self.array_name is not None:
             records[self.array_name] = ArrayRecord(
                 {
-                    name: self.arrays[name] if arrays is None else Array(np.asarray(arrays[name]))
-                    for name in order
+                    name: _canonical_array(self.arrays[name], base.dtype)
+                    if arrays is None
+                    else Array(np.asarray(arrays[name]))
+                    for name, base in reference.items()
                 }
             )
         metrics = dict(self.metrics)
@@ -142,18 +152,37 @@ def decode(array: Array) -> NDArray[np.generic]:
         ValueError: if the bytes are no plain array, or fewer or more than it needs.
         Exception: whatever else NumPy raises on hostile bytes.
     """
+    shape, dtype, start = _read_header(array)
+    if dtype.kind not in KINDS:
+        raise ValueError(f"numbers of kind {dtype}")
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed != len(array.data) - start:
+        raise ValueError(f"{len(array.data)} bytes cannot hold shape {shape} of {dtype}")
+    return array.numpy()
+
+
+def _read_header(array: Array) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Return shape, dtype and where the numbers start, from the bytes: what is said beside may lie.
+
+    Raises:
+        ValueError: if the bytes are no plain array.
+        Exception: whatever else NumPy raises on hostile bytes.
+    """
     buffer = BytesIO(array.data)
     version = npy.read_magic(buffer)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"unknown array format {version}")
     read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, _, dtype = read_header(buffer, max_header_size=NPY_HEADER_BYTES)
-    if dtype.kind not in KINDS:
-        raise ValueError(f"numbers of kind {dtype}")
-    claimed = math.prod(shape) * dtype.itemsize
-    if claimed != len(array.data) - buffer.tell():
-        raise ValueError(f"{len(array.data)} bytes cannot hold shape {shape} of {dtype}")
-    return array.numpy()
+    return shape, dtype, buffer.tell()
+
+
+def _canonical_array(array: Array, reference: np.dtype[Any]) -> Array:
+    """Return an admitted client's array in canonical form, the same object if it has it already."""
+    sent = _read_header(array)[1]
+    if canonical_dtype(sent, reference) == sent:
+        return array
+    return Array(canonical(decode(array), reference))
 
 
 def open_replies(
@@ -170,11 +199,15 @@ def open_replies(
     rejected: list[Rejection] = []
     messages = list(replies)
     asked = roster.asked()
-    # Errors are counted apart: a node whose error was reported twice has still not answered.
-    counts = Counter(m.metadata.src_node_id for m in messages if not m.has_error())
-    for message in messages:
+    faults = [_check_sender(m, roster.sender(m), roster, asked) for m in messages]
+    # Only answers in a node's own name count as its answers: neither an error that is reported
+    # twice nor somebody who pretends to be it may cost a node its place in the round.
+    counts = Counter(
+        m.metadata.src_node_id for m, fault in zip(messages, faults, strict=True) if fault is None
+    )
+    for message, sender_fault in zip(messages, faults, strict=True):
         client = roster.sender(message)
-        fault = _check_sender(message, client, counts[client], roster, asked)
+        fault = sender_fault or _check_count(counts[client])
         result: Reply | Rejection
         if fault is not None:
             result = Rejection(client, *fault)
@@ -225,7 +258,7 @@ def _vote(
 
 
 def _check_sender(
-    message: Message, client: int, count: int, roster: Roster, asked: Mapping[str, int]
+    message: Message, client: int, roster: Roster, asked: Mapping[str, int]
 ) -> tuple[RejectionReason, str] | None:
     if message.has_error():
         text = f"it reported error {message.error.code}: {quote(message.error.reason)}."
@@ -237,6 +270,10 @@ def _check_sender(
         return RejectionReason.LATE, "it answers a message that was not sent this round."
     if asked and asked[answered] != client:
         return RejectionReason.UNEXPECTED_SENDER, "it answers a message sent to another node."
+    return None
+
+
+def _check_count(count: int) -> tuple[RejectionReason, str] | None:
     if count > 1:
         return RejectionReason.DUPLICATE, f"it answered {count} times; no answer can be trusted."
     return None

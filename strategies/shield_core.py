@@ -11,21 +11,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from flwr.app import ArrayRecord, Message, MetricRecord
 
 from fl_shield.audit import AuditLog
 from fl_shield.cohort import ClientUpdate, Cohort, State
 from fl_shield.cohort_io import capture
-from fl_shield.descriptors.table import DescriptorTable
 from fl_shield.detector.protocol import Detector
 from fl_shield.errors import FlShieldError, StateError
 from fl_shield.intake import Intake, Rejection, check_claim
-from fl_shield.judge.judge import BANNED, Judge
+from fl_shield.judge.influence import bound_claims
+from fl_shield.judge.judge import Judge
 from fl_shield.judge.rescale import ByPart, median_norms, rescale, update_norms
 from fl_shield.judge.verdict import Decision, Verdict
 from fl_shield.strategies.messages import (
@@ -35,21 +35,18 @@ from fl_shield.strategies.messages import (
     open_replies,
     reference_state,
 )
+from fl_shield.strategies.safe_mode import CohortInspector, clients_that_break, unjudged
 
 MIN_COHORT = 3
 """Fewest admitted replies for which a median and a spread mean anything."""
 
+MAX_CLIENT_SHARE = 0.25
+"""Largest share of one client in a round's average. Under strong heterogeneity (Dirichlet 0.1) the
+largest of twenty honest clients rarely holds a quarter of the data."""
+
 STATE_VERSION = 1
 
 log = logging.getLogger("flwr.fl_shield")  # a child of Flower's logger, which alone is streamed
-
-
-class CohortInspector(Protocol):
-    """What the core needs of `fl_shield.inspection.Inspector`."""
-
-    def describe(self, cohort: Cohort) -> DescriptorTable:
-        """Return one row of descriptors a client, in the cohort's order."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -58,6 +55,7 @@ class ShieldSettings:
 
     Attributes:
         claim_key: Metric in which clients claim their number of examples.
+        max_client_share: Largest share of one client in a weighted average.
         parameters: Names of the trainable parameters; None treats every floating array as one.
         clip_survivors: Clip the updates that pass to the cohort's median norm.
         reject_unchanged: Reject updates of norm zero (needed in front of norm clipping by Flower).
@@ -66,6 +64,7 @@ class ShieldSettings:
     """
 
     claim_key: str = "num-examples"
+    max_client_share: float = MAX_CLIENT_SHARE
     parameters: frozenset[str] | None = None
     clip_survivors: bool = False
     reject_unchanged: bool = False
@@ -143,9 +142,12 @@ class ShieldCore:
         self._capture(cohort)
         by_client = {verdict.client_id: verdict for verdict in verdicts}
         limit = self._norm_limit(cohort, force=is_safe_mode)
+        kept = [r for r in kept if by_client[r.client_id].decision is not Decision.DROP]
+        claims = self._bound({r.client_id: updates[r.client_id].num_examples for r in kept})
         passed = [
-            self._apply(reply, updates[reply.client_id], by_client[reply.client_id], limit)
+            self._apply(reply, updates[client].load, claims[client], by_client[client], limit)
             for reply in kept
+            for client in (reply.client_id,)
         ]
         self.last_verdicts = [_rejected(round_number, r) for r in rejected] + verdicts
         self._write_audit()
@@ -157,7 +159,7 @@ class ShieldCore:
             "shield-dropped": float(dropped),
             "shield-rejected": float(len(rejected)),
         }
-        return [message for message in passed if message is not None], metrics
+        return passed, metrics
 
     def filter_evaluate(self, replies: Iterable[Message]) -> list[Message]:
         """Return the evaluation replies that are well-formed, with capped claims."""
@@ -171,14 +173,20 @@ class ShieldCore:
             else:
                 rejected.append(Rejection(reply.client_id, *fault))
         kept, others = keep_majority(sound)
-        caps = Intake({}).cap_claims({r.client_id: float(r.metrics[key]) for r in kept})
+        capped = Intake({}).cap_claims({r.client_id: float(r.metrics[key]) for r in kept})
+        claims = self._bound(capped)
         for rejection in rejected + others:
             log.warning("\t> Evaluation of node %d rejected: %s", rejection.client_id, rejection)
-        return [reply.forward(key, caps[reply.client_id], None, ()) for reply in kept]
+        return [reply.forward(key, claims[reply.client_id], None, {}) for reply in kept]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what must survive a restart, as JSON-ready values."""
-        return {"version": STATE_VERSION, "judge": self.judge.state_dict()}
+        return {
+            "version": STATE_VERSION,
+            "detector": self.detector.name,
+            "threshold": self.judge.policy.threshold,
+            "judge": self.judge.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved `state_dict`.
@@ -191,6 +199,12 @@ class ShieldCore:
                 f"The saved shield state has version {state.get('version')!r}; this fl_shield "
                 f"reads version {STATE_VERSION}."
             )
+        if state.get("detector", self.detector.name) != self.detector.name:
+            log.warning(
+                "The evidence was gathered by the detector %s and goes on with %s.",
+                state["detector"],
+                self.detector.name,
+            )
         self.judge.load_state_dict(state.get("judge", {}))
 
     def _sanitise(
@@ -198,14 +212,14 @@ class ShieldCore:
     ) -> tuple[list[Reply], dict[int, ClientUpdate], list[Rejection]]:
         opened, rejected = open_replies(received, self._train_roster, with_arrays=True)
         assert self._reference is not None
-        names = tuple(self._reference)
+        reference = self._reference
         sound: list[Reply] = []
         updates: dict[int, ClientUpdate] = {}
         for reply in opened:
             result = intake.admit(
                 reply.client_id,
                 reply.arrays.keys(),
-                lambda reply=reply: reply.decode(names),  # type: ignore[misc]
+                lambda reply=reply: reply.decode(reference),  # type: ignore[misc]
                 reply.metrics.get(self.settings.claim_key),
             )
             if isinstance(result, Rejection):
@@ -230,32 +244,39 @@ class ShieldCore:
                 f"kept unjudged: {len(cohort)} admitted replies are too few to compare "
                 f"(at least {self.settings.min_clients})."
             )
-            return self._all_unjudged(cohort, detail), False
+            return unjudged(cohort, self.judge, detail), False
         try:
-            table = self.inspector.describe(cohort)
-            scores = self.detector.score(table)
-            contributions = self.detector.contributions(table)
-            ids = [client.client_id for client in cohort.clients]
-            verdicts = self.judge.judge(cohort.round_number, ids, scores, table, contributions)
+            return self._score(cohort), False
         except Exception as error:
+            faults = clients_that_break(self.inspector, cohort)
+            if faults:
+                return self._judge_without(faults, cohort)
             log.exception("\t> The shield's detector failed; this round runs in safe mode.")
             detail = (
                 f"safe mode: the detector failed ({type(error).__name__}), so the update was kept, "
                 "clipped to the cohort's median norm."
             )
-            return self._all_unjudged(cohort, detail), True
-        return verdicts, False
+            return unjudged(cohort, self.judge, detail), True
 
-    def _all_unjudged(self, cohort: Cohort, detail: str) -> list[Verdict]:
-        """Return verdicts that keep everybody but those whom the operator banned."""
-        verdicts = [_unjudged(cohort, client, detail) for client in cohort.clients]
-        banned = self.judge.policy.banned
-        return [
-            replace(v, decision=Decision.DROP, weight=0.0, detail=BANNED)
-            if v.client_id in banned
-            else v
-            for v in verdicts
+    def _score(self, cohort: Cohort) -> list[Verdict]:
+        table = self.inspector.describe(cohort)
+        scores = self.detector.score(table)
+        contributions = self.detector.contributions(table)
+        ids = [client.client_id for client in cohort.clients]
+        return self.judge.judge(cohort.round_number, ids, scores, table, contributions)
+
+    def _judge_without(
+        self, faults: Mapping[int, str], cohort: Cohort
+    ) -> tuple[list[Verdict], bool]:
+        """Return the verdicts of the clients that can be described, and drop the others."""
+        clients = tuple(c for c in cohort.clients if c.client_id not in faults)
+        verdicts, is_safe_mode = self._judge(replace(cohort, clients=clients))
+        number = cohort.round_number
+        dropped = [
+            Verdict(number, client, Decision.DROP, None, None, 0.0, (), fault)
+            for client, fault in faults.items()
         ]
+        return dropped + verdicts, is_safe_mode
 
     def _norm_limit(self, cohort: Cohort, *, force: bool) -> ByPart | None:
         if not (self.settings.clip_survivors or force):
@@ -265,17 +286,23 @@ class ShieldCore:
             for client in cohort.clients
         )
 
+    def _bound(self, claims: Mapping[int, float]) -> dict[int, float]:
+        return bound_claims(claims, self.settings.max_client_share)
+
     def _apply(
-        self, reply: Reply, update: ClientUpdate, verdict: Verdict, limit: ByPart | None
-    ) -> Message | None:
-        """Return the message to pass on, None if the verdict is to drop it."""
-        if verdict.decision is Decision.DROP:
-            return None
+        self,
+        reply: Reply,
+        load: Callable[[], State],
+        claim: float,
+        verdict: Verdict,
+        limit: ByPart | None,
+    ) -> Message:
+        """Return the message to pass on for a reply that is not dropped."""
         assert self._reference is not None
         reference, parameters = self._reference, self.settings.parameters
         arrays: State | None = None
         if limit is not None or verdict.weight != 1.0:
-            state = update.load()
+            state = load()
             factors = ByPart(1.0, 1.0)
             if limit is not None:
                 factors = update_norms(state, reference, parameters).clip_factors(limit)
@@ -283,7 +310,7 @@ class ShieldCore:
             factors = ByPart(weight * factors.parameters, weight * factors.buffers)
             if factors != ByPart(1.0, 1.0):
                 arrays = rescale(state, reference, factors, parameters)
-        return reply.forward(self.settings.claim_key, update.num_examples, arrays, reference)
+        return reply.forward(self.settings.claim_key, claim, arrays, reference)
 
     def _capture(self, cohort: Cohort) -> None:
         folder = self.settings.capture_folder
@@ -336,12 +363,6 @@ def parameter_names(model: Any) -> Collection[str]:
 def _rejected(round_number: int, rejection: Rejection) -> Verdict:
     return Verdict(
         round_number, rejection.client_id, Decision.REJECT, None, None, 0.0, (), str(rejection)
-    )
-
-
-def _unjudged(cohort: Cohort, client: ClientUpdate, detail: str) -> Verdict:
-    return Verdict(
-        cohort.round_number, client.client_id, Decision.KEEP, None, None, 1.0, (), detail
     )
 
 

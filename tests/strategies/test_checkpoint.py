@@ -26,6 +26,7 @@ def test_arrays_come_back_as_they_were(tmp_path: Path) -> None:
     assert list(found.arrays) == ["w", "count"]
     np.testing.assert_array_equal(found.arrays["w"].numpy(), np.full((2, 3), 1.5))
     assert found.arrays["count"].numpy().dtype == np.int64
+    assert found.arrays["count"].numpy().shape == ()
 
 
 def test_the_server_optimiser_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -161,7 +161,8 @@ def test_an_inflated_claim_is_capped(claim: float) -> None:
     found = aggregate(strategy, NODES, claiming(claim), rounds=1)
     reference = global_weights()
     honest = {node: honest_weights(node, reference)[W] for node in NODES}
-    weights = {node: 50.0 if node == BAD else 10.0 for node in NODES}  # five times the median
+    # A quarter of the whole: x = 0.25 · (7 · 10 + x).
+    weights = {node: 70 / 3 if node == BAD else 10.0 for node in NODES}
     wanted = sum(weights[n] * honest[n] for n in NODES) / sum(weights.values())
     assert found is not None
     np.testing.assert_allclose(found[W], wanted, rtol=1e-5)
