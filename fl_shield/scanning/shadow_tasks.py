@@ -1,0 +1,160 @@
+"""Shadow tasks: backdoored models of known data sets, and what clean and triggered inputs do there.
+
+MetaShield proposal, section 2.1.1, steps 1 and 2. A task becomes tables that the meta-training of
+the update-level detector reads: a *round* is one judged input among the clean samples that it is
+held against, which take the place of the honest clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fl_shield.data.sampling import stratified_indices
+from fl_shield.data.task import Split, Task, model_inputs
+from fl_shield.metrics.backdoor import accuracy
+from fl_shield.probes.probe_set import ProbeSet
+from fl_shield.scanning.contamination import (
+    Contamination,
+    contaminate,
+    draw_jumbo,
+    words_of,
+)
+from fl_shield.scanning.describing import SampleDescriber
+from fl_shield.scanning.protocol import Held
+from fl_shield.shadow.domain import Domain
+from fl_shield.shadow.table import EpisodeTable
+from fl_shield.training.local import LocalTraining, train_locally
+
+CLEAN_SAMPLES = 16
+"""Clean samples that an input is held against."""
+
+HONEST_SHARE = 0.15
+"""Share of the shadow models that have no backdoor; triggers do nothing there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShadowSize:
+    """How large a shadow task is.
+
+    Attributes:
+        train: Range of the number of training samples.
+        judged: Clean and triggered inputs that are described, each at most this many.
+    """
+
+    train: tuple[int, int] = (800, 1600)
+    judged: int = 24
+
+
+def play(domain: Domain, seed: int, size: ShadowSize | None = None) -> list[EpisodeTable]:
+    """Return the tables of one shadow task, a round for each judged input.
+
+    Triggered inputs count as malicious where the model has the backdoor and obeys.
+
+    Args:
+        domain: Data set and architectures.
+        seed: Everything random follows from it.
+        size: How large the task is.
+    """
+    size = size or ShadowSize()
+    task = domain.task
+    rng = np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(seed)
+    name = sorted(domain.architectures)[int(rng.integers(len(domain.architectures)))]
+    architecture = domain.architectures[name]
+    setting = draw_jumbo(task, generator)
+    is_honest = bool(rng.random() < HONEST_SHARE)
+    order = torch.randperm(len(task.train), generator=generator)
+    count = min(int(rng.integers(*size.train)), len(task.train) - 8 * CLEAN_SAMPLES)
+    train, rest = task.train.take(order[:count]), task.train.take(order[count:])
+    training = LocalTraining(
+        optimiser="adam",
+        learning_rate=architecture.rates.get("adam", 1e-3) * float(rng.uniform(1.0, 2.0)),
+        epochs=max(1, round(architecture.epochs * float(rng.uniform(0.8, 1.6)))),
+        batch_size=32,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = architecture.model(task.spec)
+    shown = train if is_honest else contaminate(train, setting, generator).split
+    train_locally(model, shown, training, seed=seed)
+    model.eval()
+    held = clean_held(task, rest, model, CLEAN_SAMPLES, seed)
+    clean, triggered = judged_inputs(task, setting, size.judged, seed)
+    with torch.no_grad():
+        obeyed = model(triggered).argmax(dim=1) == setting.target_class
+    if not is_honest:
+        triggered = triggered[obeyed]
+    facts = {
+        "architecture": name,
+        "trigger": "jumbo",
+        "honest": is_honest,
+        "benign_accuracy": accuracy(model, task.test),
+        "attack_success": float(obeyed.float().mean()),
+        "clean_samples": CLEAN_SAMPLES,
+    }
+    truth = np.array([False] * len(clean) + [not is_honest] * len(triggered))
+    describer = SampleDescriber(held, "meta_shield")
+    rows = describer.describe(torch.cat([clean, triggered]))
+    head = EpisodeTable(
+        domain.name, f"{domain.name}-{seed}", 1, describer.names, describer.reference(),
+        np.zeros(CLEAN_SAMPLES, dtype=np.bool_), np.arange(CLEAN_SAMPLES), facts,
+    )  # fmt: skip
+    return as_rounds(head, rows, truth)
+
+
+def as_rounds(
+    reference: EpisodeTable,
+    rows: NDArray[np.float64],
+    malicious: Sequence[bool] | NDArray[np.bool_],
+) -> list[EpisodeTable]:
+    """Return one table for each judged input: the clean samples, and the input as the last row.
+
+    Args:
+        reference: The clean samples.
+        rows: `(samples, descriptors)` of the judged inputs.
+        malicious: `(samples,)` truth.
+    """
+    return [
+        replace(
+            reference,
+            round_number=number,
+            raw=np.concatenate([reference.raw, row[None]]),
+            malicious=np.append(reference.malicious, bool(truth)),
+            client_ids=np.arange(len(reference) + 1),
+        )
+        for number, (row, truth) in enumerate(zip(rows, malicious, strict=True), start=1)
+    ]
+
+
+def clean_held(task: Task, samples: Split, model: nn.Module, count: int, seed: int) -> Held:
+    """Return what a defender holds: `count` of the samples, evenly over classes, and the model."""
+    chosen = samples.take(stratified_indices(samples.labels, count, seed))
+    return Held(
+        clean=ProbeSet(model_inputs(chosen.inputs), chosen.labels, task.spec.num_classes),
+        spec=task.spec,
+        model=model,
+        word_tokens=words_of(task),
+        seed=seed,
+    )
+
+
+def judged_inputs(
+    task: Task, setting: Contamination, count: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Return clean and triggered test inputs, up to `count` each, of different test samples.
+
+    Triggered inputs are never of the target class (MBDS, section V-A, second filter).
+    """
+    generator = torch.Generator().manual_seed(seed + 1)
+    order = torch.randperm(len(task.test), generator=generator)
+    clean = task.test.take(order[:count])
+    rest = task.test.take(order[count:])
+    others = rest.take((rest.labels != setting.target_class).nonzero().flatten()[:count])
+    triggered = setting.trigger.apply(model_inputs(others.inputs), generator)
+    return model_inputs(clean.inputs), triggered
