@@ -1,4 +1,4 @@
-"""Chameleon: draw triggered inputs close to the target class first, then teach the last layer."""
+"""Chameleon: draw triggered inputs close to the target class first, then teach to classify them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ from fl_shield.errors import expected, raise_all
 
 @dataclass(frozen=True)
 class Chameleon(NoModelPoisoning):
-    """Contrastive features, then the head alone (Dai and Li, Chameleon, ICML 2023, section 4).
+    """Contrastive features first, then classification (Dai and Li, Chameleon, ICML 2023).
 
     Stage one trains everything below the final layer on the supervised contrastive loss of the
     poisoned batches: triggered inputs carry the target's label and are drawn to its true samples
-    (facilitators), away from those of their own class (interferers). Stage two freezes that and
-    trains the final layer on the classification loss.
+    (facilitators), away from those of their own class (interferers). Stage two trains on the
+    classification loss.
 
     Differs from the paper: both stages share the steps of one ordinary local training, with its
-    optimiser, so that the attacker is not betrayed by its effort.
+    optimiser, so that the attacker is not betrayed by its effort; and stage two trains everything.
+    The paper freezes what stage one trained (`frozen`) and trains for many epochs; in the few steps
+    of one local training the final layer alone does not learn enough to outlast the average.
 
     Attributes:
         contrastive_share: Share of the steps in stage one, in [0, 1).
         temperature: Temperature of the contrastive loss; the authors take 0.07.
         target_weight: How much more samples of the target class count; the authors take 2.
         target_class: The class of the attack.
+        frozen: Whether stage two trains the final layer alone.
         final_layer: Name of the final layer; found when a local training begins.
         first_steps: Steps of stage one; known when a local training begins.
         done: How many steps were taken, one entry.
@@ -40,10 +43,11 @@ class Chameleon(NoModelPoisoning):
         ConfigurationError: if a setting is out of range.
     """
 
-    contrastive_share: float = 0.5
+    contrastive_share: float = 0.2
     temperature: float = 0.07
     target_weight: float = 2.0
     target_class: int = 0
+    frozen: bool = False
     final_layer: str = field(default="", repr=False, compare=False)
     first_steps: int = field(default=0, repr=False, compare=False)
     done: list[int] = field(default_factory=lambda: [0], repr=False, compare=False)
@@ -94,7 +98,9 @@ class Chameleon(NoModelPoisoning):
         return supervised_contrastive(features, labels, weights, self.temperature)
 
     def after_backward(self, model: nn.Module) -> None:
-        """Leave the final layer alone in stage one, everything else in stage two."""
+        """Leave the final layer alone in stage one; if frozen, everything else in stage two."""
+        if not (self.is_contrastive or self.frozen):
+            return
         head = {id(p) for p in model.get_submodule(self.final_layer).parameters()}
         for parameter in model.parameters():
             if (id(parameter) in head) == self.is_contrastive:

@@ -75,13 +75,15 @@ def samples(count: int) -> Split:
     return Split(images, torch.arange(count) % 3)
 
 
-def test_features_first_then_the_final_layer() -> None:
+@pytest.mark.parametrize("frozen", [True, False])
+def test_features_first_then_the_final_layer(*, frozen: bool) -> None:
     MOVED.clear()
     LAST.clear()
-    attack = Attack(trigger=Patch(size=1), model_poisoning=Recorder(contrastive_share=0.6))
+    plan = Recorder(contrastive_share=0.6, frozen=frozen)
+    attack = Attack(trigger=Patch(size=1), model_poisoning=plan)
     training = LocalTraining(batch_size=8, momentum=0.9, epochs=5)
     train_locally(network(), samples(8), training, seed=0, attack=attack)
-    assert MOVED == [(True, False)] * 3 + [(False, True)] * 2
+    assert MOVED == [(True, False)] * 3 + [(not frozen, True)] * 2
 
 
 def test_drawing_together_is_what_the_first_stage_does() -> None:
