@@ -41,7 +41,7 @@ lint: $(STAMP) ## check style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 types: $(STAMP) ## check types
-	$(BIN)/mypy -p fl_shield && $(BIN)/mypy tests benchmarks
+	$(BIN)/mypy -p fl_shield && $(BIN)/mypy tests benchmarks examples
 
 format: $(STAMP) ## format the code
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
