@@ -45,25 +45,6 @@ def test_a_batch_without_pairs_has_no_loss_but_a_gradient() -> None:
     assert not features.grad.any()
 
 
-class Recorder(Chameleon):
-    """Says after each step which layers have moved."""
-
-    moved: list[tuple[bool, bool]]
-
-    def after_step(self, model: nn.Module, reference: Parameters, step: int) -> None:
-        """Compare with the parameters of the step before."""
-        now = {name: p.detach().clone() for name, p in model.named_parameters()}
-        before = LAST.pop() if LAST else dict(reference)
-        changed = {name for name in now if not torch.equal(now[name], before[name])}
-        MOVED.append((any(n.startswith("1.") for n in changed), "3.weight" in changed))
-        LAST.append(now)
-        super().after_step(model, reference, step)
-
-
-LAST: list[dict[str, Tensor]] = []
-MOVED: list[tuple[bool, bool]] = []
-
-
 def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -77,19 +58,33 @@ def samples(count: int) -> Split:
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_features_first_then_the_final_layer(*, frozen: bool) -> None:
-    MOVED.clear()
-    LAST.clear()
+    moved: list[tuple[bool, bool]] = []
+    last: dict[str, Tensor] = {}
+
+    class Recorder(Chameleon):
+        """Writes down after each step whether features and final layer have moved."""
+
+        def after_step(self, model: nn.Module, reference: Parameters, step: int) -> None:
+            before = last or reference
+            changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+            moved.append(("1.weight" in changed, "3.weight" in changed))
+            last.update({n: p.detach().clone() for n, p in model.named_parameters()})
+            super().after_step(model, reference, step)
+
     plan = Recorder(contrastive_share=0.6, frozen=frozen)
     attack = Attack(trigger=Patch(size=1), model_poisoning=plan)
     training = LocalTraining(batch_size=8, momentum=0.9, epochs=5)
     train_locally(network(), samples(8), training, seed=0, attack=attack)
-    assert MOVED == [(True, False)] * 3 + [(not frozen, True)] * 2
+    first, second = (True, False), (not frozen, True)
+    assert moved == [first, first, first, second, second]
 
 
 def test_drawing_together_is_what_the_first_stage_does() -> None:
     """The loss of the batch falls, and does so by its own gradient alone."""
     model = network().eval()
-    attack: ModelPoisoning = Chameleon().begin(model, knowing(samples=samples(8), num_steps=100))
+    attack: ModelPoisoning = Chameleon(contrastive_share=0.5).begin(
+        model, knowing(samples=samples(8), num_steps=100)
+    )
     inputs, labels = samples(24).inputs / 255.0, samples(24).labels
     optimiser = torch.optim.SGD(model.parameters(), lr=0.05)
     losses = []
