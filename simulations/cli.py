@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from fl_shield.simulations.audit_cli import add_audit_command
+from fl_shield.simulations.filter_cli import add_filter_command
 
 EXIT_USAGE = 2
 """Exit status when the user's settings or files are wrong."""
@@ -151,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", metavar="DIR", help="where the report of several runs goes")
     report.set_defaults(run=_report)
     add_audit_command(commands)
+    add_filter_command(commands)
     shadow = commands.add_parser(
         "shadow",
         help="play shadow federations that the detector is learned from",

@@ -8,6 +8,7 @@ from typing import Any
 from fl_shield.errors import ConfigurationError, unknown
 
 SCANNERS: dict[str, str] = {
+    "meta_shield": "fl_shield.scanning.meta_shield:MetaShieldSamples",
     "strip": "fl_shield.scanning.strip:Strip",
     "spectral_signatures": "fl_shield.scanning.spectral:SpectralSignatures",
     "activation_clustering": "fl_shield.scanning.activation_clustering:ActivationClustering",

@@ -45,10 +45,12 @@ class ShadowSize:
     Attributes:
         train: Range of the number of training samples.
         judged: Clean and triggered inputs that are described, each at most this many.
+        without: Architectures that are left out, for example because they are slow.
     """
 
     train: tuple[int, int] = (800, 1600)
     judged: int = 24
+    without: tuple[str, ...] = ()
 
 
 def play(domain: Domain, seed: int, size: ShadowSize | None = None) -> list[EpisodeTable]:
@@ -65,7 +67,8 @@ def play(domain: Domain, seed: int, size: ShadowSize | None = None) -> list[Epis
     task = domain.task
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
-    name = sorted(domain.architectures)[int(rng.integers(len(domain.architectures)))]
+    names = sorted(set(domain.architectures) - set(size.without))
+    name = names[int(rng.integers(len(names)))]
     architecture = domain.architectures[name]
     setting = draw_jumbo(task, generator)
     is_honest = bool(rng.random() < HONEST_SHARE)
