@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,15 +18,16 @@ from torch import Tensor, nn
 
 from fl_shield.activations.directions import token_directions
 from fl_shield.activations.extrapolation import RAW, SCALES, extrapolate
+from fl_shield.activations.layout import fastest_layout, in_layout
 from fl_shield.activations.penultimate import PenultimateReader, call_model, find_final_layer
 from fl_shield.activations.universal import perturbed, universal_perturbations
 from fl_shield.cohort import Cohort, State
-from fl_shield.descriptors.activation import describe_activations
-from fl_shield.descriptors.candidates import answers, describe_candidates, describe_inverted
-from fl_shield.descriptors.excess import EPSILON, describe_excess, logit_shift
-from fl_shield.descriptors.geometry import describe_geometry, sum_of
-from fl_shield.descriptors.response import describe_fit, describe_response
-from fl_shield.descriptors.sketch import Sketcher, describe_relations
+from fl_shield.descriptors.candidates import answers
+from fl_shield.descriptors.comparison import GUIDED_SCALE, Kept, compare
+from fl_shield.descriptors.excess import EPSILON, logit_shift
+from fl_shield.descriptors.geometry import describe_geometry, squared_norm
+from fl_shield.descriptors.places import Reading, describe_places, describe_reading, in_rows
+from fl_shield.descriptors.sketch import Sketcher
 from fl_shield.descriptors.standardise import standardise
 from fl_shield.descriptors.table import DescriptorTable
 from fl_shield.descriptors.tokens import (
@@ -46,15 +47,15 @@ from fl_shield.probes.views import CLEAN, build_views, concatenate
 LIMIT = 1e6
 """Logits and activations of extrapolated models are limited to this size."""
 
-GUIDED, CANDIDATES, INVERTED = "guided", "candidates", "inverted"
-GUIDED_SCALE = 4.0
-"""Scale at which update-guided and candidate probes are read; one, because they are many."""
+GUIDED = "guided"
 
 NUM_OBEYED, MAX_OBEYED = 3, 24
 """Tokens that the global model obeys already: candidates of each class, and of all together."""
 
+MAX_BLOCK, MAX_ACTIVATIONS = 16, 1 << 21
+"""Clients that are described in one go, and activations kept of them until then."""
+
 Tensors = dict[str, Tensor]
-Reading = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,13 @@ class _Candidates:
 
 
 @dataclass
-class _Kept:
-    """What is kept of every client for comparing it with the others."""
+class _Seen:
+    """What was seen of one client, before it is described."""
 
-    shifts: dict[str, list[Tensor]]
-    answers: list[Tensor]
-    inverted: list[Tensor]
-    sketches: list[Tensor]
+    geometry: dict[str, float]
+    readings: list[Reading] = field(default_factory=list)
+    tokens: dict[str, float] = field(default_factory=dict)
+    guided: tuple[Reading, Reading] | None = None
 
 
 class Inspector:
@@ -122,11 +123,14 @@ class Inspector:
             self._model.to(device)
         self._device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
         self._scales = scales
+        self._scale_names = [RAW, *(f"{scale:g}" for scale in scales)]
         views = {name: self._place(view) for name, view in build_views(probes, seed).items()}
         self._batch, self._slices = concatenate(views)
         self._clean = views[CLEAN]
         self.final_layer = find_final_layer(self._model, self._clean, final_layer)
         num_classes = call_model(self._model, self._clean).shape[1]
+        self._layout = fastest_layout(self._model, self._clean)
+        self._batch = in_layout(self._batch, self._layout)
         ProbeSet(probes.inputs, probes.labels, num_classes)  # labels must fit the model's classes
         self._reader = PenultimateReader(self._model, self.final_layer)
         self._labels = None if probes.labels is None else probes.labels.to(self._device)
@@ -137,6 +141,9 @@ class Inspector:
         # Tied weights stand in the state under each of their names, but are one parameter.
         buffers = {name for name, _ in self._model.named_buffers()} & set(self._expected)
         self._names = [*self._parameters, *sorted(buffers)]
+        # The private model's own weights are where extrapolated ones are written.
+        self._own = dict(self._model.named_parameters())
+        self._own_buffers = {n: b for n, b in self._model.named_buffers() if n in buffers}
         self._embedding = find_embedding(self._model) if probes.token_ids is not None else None
         if self._embedding is not None and probes.token_ids is not None:
             insert_tokens(probes.token_ids, torch.zeros(NUM_GUIDED, dtype=torch.int64))
@@ -168,14 +175,23 @@ class Inspector:
         """
         self.check_arrays(cohort.reference)
         reference = self._tensors(cohort.reference)
+        for name, buffer in self._own_buffers.items():
+            buffer.copy_(reference[name])
         baseline = self._read(reference, self._batch)
         facts = self._survey(cohort, reference, baseline)
-        kept = _Kept({}, [], [], [])
-        rows = [
-            self._describe_client(index, state, reference, baseline, facts, kept)
-            for index, state in enumerate(self._states(cohort))
-        ]
-        for name, values in _compare(kept).items():
+        kept = Kept()
+        rows: list[dict[str, float]] = []
+        block: list[_Seen] = []
+        for index, state in enumerate(self._states(cohort)):
+            block.append(self._look_at(index, state, reference, baseline, facts, kept))
+            activations = sum(hidden.numel() for _, hidden in block[0].readings)
+            if len(block) >= min(MAX_BLOCK, max(MAX_ACTIVATIONS // max(activations, 1), 1)):
+                rows += self._describe_block(block, baseline, kept)
+                block = []
+        if block:
+            rows += self._describe_block(block, baseline, kept)
+        self._sketcher.forget_plans()
+        for name, values in compare(kept, self._scale_names, list(self._slices)).items():
             for row, value in zip(rows, values.tolist(), strict=True):
                 row[name] = value
         names = tuple(rows[0]) if rows else ()
@@ -193,18 +209,19 @@ class Inspector:
         total = {name: torch.zeros_like(reference[name]).double() for name in self._parameters}
         for state in self._states(cohort):
             update = self._update(state, reference)
-            norm = sum_of(update, lambda d: d.square().sum()) ** 0.5
+            norm = squared_norm(update.values()) ** 0.5
             norms.append(norm)
-            for name, direction in update.items():
-                total[name] += direction / max(norm, 1e-12)
             if self._embedding is not None and directions is not None:
                 motions.append(row_motion(update[self._embedding]))
                 pulls.append(row_pull(update[self._embedding], directions))
+            for name, direction in update.items():
+                total[name] += direction.div_(max(norm, 1e-12))
         excess = excess_motion(torch.stack(motions)) if motions else None
         pull = excess_motion(torch.stack(pulls)) if pulls else None
         candidates = self._candidates(excess, pull, obeyed, reference, baseline)
         median = float(np.median(norms)) if norms else 0.0
-        return _CohortFacts(norms, median, total, excess, pull, candidates)
+        single = {name: total.pop(name).float() for name in self._parameters}
+        return _CohortFacts(norms, median, single, excess, pull, candidates)
 
     def _token_directions(self, reference: Tensors) -> Tensor | None:
         """Return the directions in which an inserted token's embedding means each class."""
@@ -244,80 +261,92 @@ class Inspector:
         spread = (centred - centred.mean(dim=1, keepdim=True)).std() + EPSILON
         return answers(logits, client[0][self._slices[CLEAN]][:size], count, spread)
 
-    def _describe_client(
+    def _look_at(
         self,
         index: int,
         state: Tensors,
         reference: Tensors,
         baseline: Reading,
         facts: _CohortFacts,
-        kept: _Kept,
-    ) -> dict[str, float]:
+        kept: Kept,
+    ) -> _Seen:
+        """Run a client's weights, and its update followed further, on the probes."""
+        raw = self._read(state, self._batch)
         update = self._update(state, reference)
         norm = facts.norms[index]
-        own = max(norm, 1e-12)
-        count = max(len(facts.norms) - 1, 1)
-        others = {k: (facts.direction_sum[k] - update[k] / own) / count for k in update}
-        row = describe_geometry(update, reference, others, self.final_layer)
+        geometry = describe_geometry(
+            update, reference, facts.direction_sum, self.final_layer,
+            own=max(norm, 1e-12), count=max(len(facts.norms) - 1, 1),
+        )  # fmt: skip
+        seen = _Seen(geometry, [raw])
         kept.sketches.append(self._sketcher.sketch(update))
-        row |= self._describe_scale(RAW, self._read(state, self._batch), baseline, kept)
         for scale in self._scales:
-            moved = reference | extrapolate(reference, update, norm, scale * facts.median_norm)
-            reading = self._read(moved, self._batch)
-            row |= self._describe_scale(f"{scale:g}", reading, baseline, kept)
-        if facts.candidates is not None:
-            self._answer_candidates(reference, update, norm, baseline, facts, kept)
-        if facts.token_excess is not None and facts.token_pull is not None:
-            excess = facts.token_excess[index]
-            row |= describe_tokens(excess, facts.token_pull[index])
-            moved = reference | extrapolate(
-                reference, update, norm, GUIDED_SCALE * facts.median_norm
-            )
-            guided = self._guided(excess)
-            readings = self._read(moved, guided), self._read(reference, guided)
-            row |= self._named(f"{GUIDED_SCALE:g}/{GUIDED}", *readings)
-        return row
+            seen.readings.append(self._follow(reference, update, norm, scale * facts.median_norm))
+            if scale == GUIDED_SCALE:
+                self._look_closer(index, seen, seen.readings[-1], reference, baseline, facts, kept)
+        if GUIDED_SCALE not in self._scales and not (
+            facts.candidates is None is facts.token_excess
+        ):
+            clean = self._follow(reference, update, norm, GUIDED_SCALE * facts.median_norm)
+            self._look_closer(index, seen, clean, reference, baseline, facts, kept)
+        return seen
 
-    def _answer_candidates(
+    def _follow(self, reference: Tensors, update: Tensors, norm: float, length: float) -> Reading:
+        """Write the extrapolated weights into the private model and read it."""
+        extrapolate(reference, update, norm, length, out=self._own)
+        return self._read(None, self._batch)
+
+    def _look_closer(
         self,
+        index: int,
+        seen: _Seen,
+        moved: Reading,
         reference: Tensors,
-        update: Tensors,
-        norm: float,
         baseline: Reading,
         facts: _CohortFacts,
-        kept: _Kept,
+        kept: Kept,
     ) -> None:
-        assert facts.candidates is not None
-        length = GUIDED_SCALE * facts.median_norm
-        moved = reference | extrapolate(reference, update, norm, length)
-        clean = self._read(moved, first_samples(self._clean))
-        logits = self._read(moved, facts.candidates.inputs)[0]
-        answered = self._answer(logits, clean, facts.candidates.count, baseline)
-        answered = (answered - facts.candidates.answers).cpu()
-        kept.answers.append(answered[facts.candidates.num_inverted :])
-        if facts.candidates.num_inverted:
-            kept.inverted.append(answered[: facts.candidates.num_inverted])
+        """Ask the private model, as it stands, about the candidates and the guided probes."""
+        if facts.candidates is not None:
+            logits = self._read(None, facts.candidates.inputs)[0]
+            answered = self._answer(logits, moved, facts.candidates.count, baseline)
+            answered = (answered - facts.candidates.answers).cpu()
+            kept.answers.append(answered[facts.candidates.num_inverted :])
+            if facts.candidates.num_inverted:
+                kept.inverted.append(answered[: facts.candidates.num_inverted])
+        if facts.token_excess is not None and facts.token_pull is not None:
+            excess = facts.token_excess[index]
+            seen.tokens = describe_tokens(excess, facts.token_pull[index])
+            guided = self._guided(excess)
+            seen.guided = self._read(None, guided), self._read(reference, guided)
 
-    def _describe_scale(
-        self, scale: str, client: Reading, baseline: Reading, kept: _Kept
-    ) -> dict[str, float]:
-        row: dict[str, float] = {}
-        for view, where in self._slices.items():
-            here = (client[0][where], client[1][where])
-            there = (baseline[0][where], baseline[1][where])
-            row |= self._named(f"{scale}/{view}", here, there)
-            shift = logit_shift(here[0], there[0]).cpu()
-            kept.shifts.setdefault(f"{scale}/{view}", []).append(shift)
-            if view == CLEAN:
-                fit = describe_fit(here[0], there[0], self._labels)
-                row |= {f"{name}@{scale}/{view}": value for name, value in fit.items()}
-        return row
+    def _describe_block(
+        self, block: list[_Seen], baseline: Reading, kept: Kept
+    ) -> list[dict[str, float]]:
+        """Return the own descriptors of a handful of clients."""
+        views = list(self._slices)
 
-    @staticmethod
-    def _named(place: str, client: Reading, reference: Reading) -> dict[str, float]:
-        values = describe_response(client[0], reference[0])
-        values |= describe_activations(client[1], reference[1])
-        return {f"{name}@{place}": value for name, value in values.items()}
+        def by_view(values: Tensor) -> Tensor:
+            shape = (*values.shape[:-2], len(views), -1, values.shape[-1])
+            return values.reshape(shape)
+
+        client = (
+            by_view(torch.stack([torch.stack([r[0] for r in s.readings]) for s in block])),
+            by_view(torch.stack([torch.stack([r[1] for r in s.readings]) for s in block])),
+        )
+        reference = by_view(baseline[0]), by_view(baseline[1])
+        kept.shifts.append(logit_shift(client[0], reference[0]).cpu())
+        places = in_rows(describe_places(client, reference, self._scale_names, views, self._labels))
+        rows = [s.geometry | place | s.tokens for s, place in zip(block, places, strict=True)]
+        pairs = [seen.guided for seen in block if seen.guided is not None]
+        if pairs:
+            moved, there = (
+                tuple(torch.stack([pair[i][k] for pair in pairs]) for k in (0, 1)) for i in (0, 1)
+            )
+            guided = describe_reading((moved[0], moved[1]), (there[0], there[1]))
+            for row, found in zip(rows, in_rows(guided), strict=True):
+                row |= {f"{n}@{GUIDED_SCALE:g}/{GUIDED}": value for n, value in found.items()}
+        return rows
 
     def _guided(self, excess: Tensor) -> Inputs:
         tokens = excess.topk(NUM_GUIDED).indices
@@ -329,8 +358,8 @@ class Inspector:
             "attention_mask": insert_tokens(self._clean["attention_mask"], torch.ones_like(tokens)),
         }
 
-    def _read(self, state: Tensors, inputs: Inputs) -> Reading:
-        logits, hidden = self._reader.read(state, inputs)
+    def _read(self, state: Tensors | None, inputs: Inputs) -> Reading:
+        logits, hidden = self._reader.read(state, in_layout(inputs, self._layout))
         return _limited(logits), _limited(hidden)
 
     def _states(self, cohort: Cohort) -> Iterator[Tensors]:
@@ -345,7 +374,8 @@ class Inspector:
         return tensors
 
     def _update(self, state: Tensors, reference: Tensors) -> Tensors:
-        return {name: state[name] - reference[name] for name in self._parameters}
+        """Return the update; the state is used up, so that both are never held at once."""
+        return {name: state.pop(name) - reference[name] for name in self._parameters}
 
     def _place(self, view: Inputs) -> Inputs:
         if isinstance(view, Tensor):
@@ -355,25 +385,6 @@ class Inspector:
     def _place_tensor(self, tensor: Tensor) -> Tensor:
         moved = tensor.to(self._device)
         return moved.float() if moved.is_floating_point() else moved
-
-
-def _compare(kept: _Kept) -> dict[str, Tensor]:
-    """Return descriptors that compare the clients with each other: name to `(clients,)`."""
-    if not kept.sketches:
-        return {}
-    columns = describe_relations(torch.stack(kept.sketches))
-    for place, shifts in kept.shifts.items():
-        found = describe_excess(torch.stack(shifts))
-        columns |= {f"{name}@{place}": values for name, values in found.items()}
-    if kept.answers:
-        found = describe_candidates(torch.stack(kept.answers))
-        place = f"{GUIDED_SCALE:g}/{CANDIDATES}"
-        columns |= {f"{name}@{place}": values for name, values in found.items()}
-    if kept.inverted:
-        found = describe_inverted(torch.stack(kept.inverted))
-        place = f"{GUIDED_SCALE:g}/{INVERTED}"
-        columns |= {f"{name}@{place}": values for name, values in found.items()}
-    return columns
 
 
 def _obeyed(reference: Tensors, embedding: str | None, directions: Tensor | None) -> list[int]:

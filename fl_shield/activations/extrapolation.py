@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 RAW = "raw"
@@ -21,7 +22,11 @@ EPSILON = 1e-12
 
 
 def extrapolate(
-    reference: Mapping[str, Tensor], update: Mapping[str, Tensor], norm: float, length: float
+    reference: Mapping[str, Tensor],
+    update: Mapping[str, Tensor],
+    norm: float,
+    length: float,
+    out: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Return `reference + length · update / norm`, parameter by parameter.
 
@@ -30,6 +35,14 @@ def extrapolate(
         update: Client minus global parameters by name.
         norm: Euclidean norm of the whole update; an update of norm zero leads nowhere.
         length: How far to go, in the same unit as `norm`.
+        out: Tensors to write the result into, by name; None makes new ones.
     """
     factor = length / norm if norm > EPSILON else 0.0
-    return {key: reference[key] + factor * update[key] for key in update}
+    if out is None:
+        return {key: reference[key] + factor * update[key] for key in update}
+    for key, delta in update.items():
+        if out[key].is_floating_point():
+            torch.mul(delta, factor, out=out[key]).add_(reference[key])
+        else:
+            out[key].copy_(reference[key] + factor * delta)
+    return dict(out)

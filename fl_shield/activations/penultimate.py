@@ -123,11 +123,12 @@ class PenultimateReader:
     def _capture(self, _module: nn.Module, args: Any, kwargs: Any) -> None:
         self._captured = args[0] if args else next(iter(kwargs.values()))
 
-    def read(self, state: Mapping[str, Tensor], inputs: Inputs) -> tuple[Tensor, Tensor]:
+    def read(self, state: Mapping[str, Tensor] | None, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Return `(logits, activations)` under the weights `state`.
 
         Args:
-            state: Parameters and buffers by name; those left out are the model's own.
+            state: Parameters and buffers by name; those left out are the model's own. None runs
+                the model as it is, which is quicker.
             inputs: A batch the model can be called with.
 
         Returns:
@@ -136,7 +137,10 @@ class PenultimateReader:
         """
         args, kwargs = ((inputs,), {}) if isinstance(inputs, Tensor) else ((), dict(inputs))
         with torch.no_grad():
-            output = torch.func.functional_call(self._model, dict(state), args, kwargs)
+            if state is None:
+                output = self._model(*args, **kwargs)
+            else:
+                output = torch.func.functional_call(self._model, dict(state), args, kwargs)
         hidden = self._captured
         self._captured = None
         if hidden is None:

@@ -30,23 +30,35 @@ def describe_activations(client: Tensor, reference: Tensor) -> dict[str, float]:
     Returns:
         Name to value, in a fixed order.
     """
+    return {name: float(value) for name, value in activation_columns(client, reference).items()}
+
+
+def activation_columns(client: Tensor, reference: Tensor) -> dict[str, Tensor]:
+    """Return the activation descriptors of many clients, views and scales at once.
+
+    Args:
+        client: `(…, samples, features)` under the clients' (extrapolated) weights.
+        reference: Under the global weights, of a shape that broadcasts to it.
+
+    Returns:
+        Name to values `(…)`, in a fixed order.
+    """
     difference = client - reference
-    typical = reference.square().sum(dim=1).mean().sqrt() + EPSILON
-    cosine = torch.nn.functional.cosine_similarity(client, reference, dim=1, eps=EPSILON)
+    typical = reference.square().sum(dim=-1).mean(dim=-1).sqrt() + EPSILON
+    cosine = torch.nn.functional.cosine_similarity(client, reference, dim=-1, eps=EPSILON)
     # The small Gram matrix has the same non-zero spectrum as the covariance over features.
-    gram = difference @ difference.T
-    energy = gram.diagonal().sum()
-    first = torch.linalg.eigvalsh(gram)[-1] if bool(energy > 0) else energy
+    gram = difference @ difference.mT
+    energy = gram.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+    first = torch.where(energy > 0, torch.linalg.eigvalsh(gram)[..., -1], energy)
+    spread, typical_spread = (
+        hidden.var(dim=-2, correction=0).sum(dim=-1) for hidden in (client, reference)
+    )
     return {
-        "mean_shift": float(difference.mean(dim=0).norm() / typical),
-        "turn": float(1.0 - cosine.mean()),
-        "growth": float(_log_ratio(client.norm(dim=1).mean(), reference.norm(dim=1).mean())),
-        "rank_one": float(first / (energy + EPSILON)),
-        "spread_ratio": float(
-            _log_ratio(
-                client.var(dim=0, correction=0).sum(), reference.var(dim=0, correction=0).sum()
-            )
-        ),
+        "mean_shift": difference.mean(dim=-2).norm(dim=-1) / typical,
+        "turn": 1.0 - cosine.mean(dim=-1),
+        "growth": _log_ratio(client.norm(dim=-1).mean(dim=-1), reference.norm(dim=-1).mean(dim=-1)),
+        "rank_one": first / (energy + EPSILON),
+        "spread_ratio": _log_ratio(spread, typical_spread),
     }
 
 

@@ -21,10 +21,10 @@ EPSILON = 1e-6
 
 
 def logit_shift(client: Tensor, reference: Tensor) -> Tensor:
-    """Return the shift `(samples, classes)` of centred logits, over the reference's spread."""
-    centred = reference - reference.mean(dim=1, keepdim=True)
-    spread = centred.std() + EPSILON
-    return (client - client.mean(dim=1, keepdim=True) - centred) / spread
+    """Return the shift `(…, samples, classes)` of centred logits, over the reference's spread."""
+    centred = reference - reference.mean(dim=-1, keepdim=True)
+    spread = centred.std(dim=(-2, -1), keepdim=True) + EPSILON
+    return (client - client.mean(dim=-1, keepdim=True) - centred) / spread
 
 
 def describe_excess(shifts: Tensor) -> dict[str, Tensor]:

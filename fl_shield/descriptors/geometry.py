@@ -17,49 +17,56 @@ angle.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 EPSILON = 1e-12
 
+CHUNK = 1 << 15
+"""Weights that are turned into double precision at a time: they stay in the processor's cache."""
+
 
 def describe_geometry(
     update: Mapping[str, Tensor],
     reference: Mapping[str, Tensor],
-    others: Mapping[str, Tensor],
+    total: Mapping[str, Tensor],
     head: str,
+    *,
+    own: float | None = None,
+    count: int = 1,
 ) -> dict[str, float]:
     """Return the geometry descriptors of one client.
 
     Args:
         update: Client minus global parameters, by name.
         reference: Global parameters, by name.
-        others: Mean of the other clients' normalised updates, by name.
+        total: Sum of the normalised updates whose mean the client is compared with, by name.
         head: Name of the final classification layer.
+        own: Norm by which this client's own update entered that sum, None if it did not enter.
+        count: Number of the other clients in the sum.
 
     Returns:
         Name to value, in a fixed order.
     """
-    squared = sum_of(update, lambda d: d.square().sum())
-    norm = squared**0.5
-    dot = sum(float((update[key].double() * others[key]).sum()) for key in update)
-    other_norm = sum_of(others, lambda d: d.square().sum()) ** 0.5
+    sums = [_sums(delta, total[name], own) for name, delta in update.items()]
+    parts = [squared for squared, *_ in sums]
+    squared, absolute, dot, other_squared = (sum(column) for column in zip(*sums, strict=True))
+    norm, other_norm = squared**0.5, other_squared**0.5 / count
     rows = head_energy(update, head)
-    absolute = sum_of(update, lambda d: d.abs().sum())
-    count = sum(d.numel() for d in update.values())
-    origin = sum_of({key: reference[key] for key in update}, lambda w: w.square().sum()) ** 0.5
-    parts = torch.stack([d.double().square().sum() for d in update.values()]).cpu()
+    size = sum(d.numel() for d in update.values())
+    origin = squared_norm(reference[key] for key in update) ** 0.5
+    energy = torch.tensor(parts, dtype=torch.float64)
     places = torch.linspace(0, 1, len(parts), dtype=torch.float64)
     return {
         "log_norm": math.log(norm + EPSILON),
-        "agreement": dot / (norm * other_norm + EPSILON),
+        "agreement": dot / count / (norm * other_norm + EPSILON),
         "head_share": float(rows.sum()) / (squared + EPSILON),
         "row_peak": float(rows.max() / (rows.sum() + EPSILON)),
-        "sparsity": absolute / ((count**0.5) * norm + EPSILON),
+        "sparsity": absolute / ((size**0.5) * norm + EPSILON),
         "reach": math.log((norm + EPSILON) / (origin + EPSILON)),
-        "depth": float((parts * places).sum() / (parts.sum() + EPSILON)),
+        "depth": float((energy * places).sum() / (energy.sum() + EPSILON)),
     }
 
 
@@ -73,7 +80,29 @@ def head_energy(update: Mapping[str, Tensor], head: str) -> Tensor:
     return torch.cat(parts, dim=1).square().sum(dim=1)
 
 
-def sum_of(tensors: Mapping[str, Tensor], measure: object) -> float:
-    """Return the sum of `measure(tensor)` over all tensors, accumulated in double precision."""
-    assert callable(measure)
-    return sum(float(measure(tensor.double())) for tensor in tensors.values())
+def squared_norm(tensors: Iterable[Tensor]) -> float:
+    """Return the sum of the squares of all numbers, in double precision."""
+    total = 0.0
+    for tensor in tensors:
+        chunks = (chunk.double() for chunk in torch.split(tensor.reshape(-1), CHUNK))
+        total += float(torch.stack([torch.dot(values, values) for values in chunks]).sum())
+    return total
+
+
+def _sums(delta: Tensor, total: Tensor, own: float | None) -> list[float]:
+    """Return Σd², Σ|d|, Σd·o and Σo² of one parameter, o being `total` less the own share."""
+    found = []
+    for part, others in zip(
+        torch.split(delta.reshape(-1), CHUNK), torch.split(total.reshape(-1), CHUNK), strict=True
+    ):
+        values, rest = part.double(), others.double()
+        if own is not None:
+            rest = rest - part / own
+        found += [
+            torch.dot(values, values),
+            values.abs().sum(),
+            torch.dot(values, rest),
+            torch.dot(rest, rest),
+        ]
+    sums: list[float] = torch.stack(found).reshape(-1, 4).sum(dim=0).tolist()
+    return sums

@@ -26,6 +26,8 @@ import math
 import torch
 from torch import Tensor
 
+from fl_shield.descriptors.excess import logit_shift
+
 EPSILON = 1e-6
 
 MAX_RISE = 20.0
@@ -42,41 +44,55 @@ def describe_response(client: Tensor, reference: Tensor) -> dict[str, float]:
     Returns:
         Name to value, in a fixed order.
     """
-    classes = client.shape[1]
-    centred = reference - reference.mean(dim=1, keepdim=True)
-    spread = centred.std() + EPSILON
-    shift = (client - client.mean(dim=1, keepdim=True) - centred) / spread
-    by_class = shift.mean(dim=0)
-    p_client, p_reference = client.softmax(dim=1), reference.softmax(dim=1)
-    chosen = client.argmax(dim=1)
-    entropy_rise = _entropy(p_client).mean() - _entropy(p_reference).mean()
+    return {name: float(value) for name, value in response_columns(client, reference).items()}
+
+
+def response_columns(client: Tensor, reference: Tensor) -> dict[str, Tensor]:
+    """Return the response descriptors of many clients, views and scales at once.
+
+    Args:
+        client: `(…, samples, classes)` logits under the clients' (extrapolated) weights.
+        reference: The global model's, of a shape that broadcasts to it.
+
+    Returns:
+        Name to values `(…)`, in a fixed order.
+    """
+    classes = client.shape[-1]
+    shift = logit_shift(client, reference)
+    by_class = shift.mean(dim=-2)
+    p_client, p_reference = client.softmax(dim=-1), reference.softmax(dim=-1)
+    chosen = client.argmax(dim=-1)
+    entropy_rise = _entropy(p_client).mean(dim=-1) - _entropy(p_reference).mean(dim=-1)
+    flipped = chosen != reference.argmax(dim=-1)
+    counts = torch.nn.functional.one_hot(chosen, classes).sum(dim=-2)
     return {
-        "shift_low": float(by_class.min()),
-        "shift_high": float(by_class.max()),
-        "shift_spread": float(by_class.std(correction=0)),
-        "attraction": float((p_client - p_reference).mean(dim=0).max()),
-        "flips": float((chosen != reference.argmax(dim=1)).float().mean()),
-        "concentration": float(torch.bincount(chosen, minlength=classes).max() / len(chosen)),
-        "uncertainty": float(entropy_rise) / math.log(classes),
-        "unevenness": float(shift.std(dim=0, correction=0).mean()),
+        "shift_low": by_class.amin(dim=-1),
+        "shift_high": by_class.amax(dim=-1),
+        "shift_spread": by_class.std(dim=-1, correction=0),
+        "attraction": (p_client - p_reference).mean(dim=-2).amax(dim=-1),
+        "flips": flipped.float().mean(dim=-1),
+        "concentration": counts.amax(dim=-1) / chosen.shape[-1],
+        "uncertainty": entropy_rise.double() / math.log(classes),
+        "unevenness": shift.std(dim=-2, correction=0).mean(dim=-1),
     }
 
 
-def describe_fit(client: Tensor, reference: Tensor, labels: Tensor | None) -> dict[str, float]:
-    """Return `fit` and `fit_low` of one client at one scale.
+def fit_columns(client: Tensor, reference: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
+    """Return `fit` and `fit_low` of many clients and scales, name to values `(…)`.
 
     Args:
-        client: `(samples, classes)` logits on the clean view.
-        reference: The global model's.
+        client: `(…, samples, classes)` logits on the clean view.
+        reference: `(samples, classes)`, the global model's.
         labels: `(samples,)` true classes, None to take the reference's predictions.
     """
     labels = reference.argmax(dim=1) if labels is None else labels
-    at = labels[:, None]
-    rise = client.log_softmax(dim=1).gather(1, at) - reference.log_softmax(dim=1).gather(1, at)
-    rise = rise.squeeze(1).clamp(-MAX_RISE, MAX_RISE)
-    means = [rise[labels == label].mean() for label in torch.unique(labels)]
-    return {"fit": float(rise.mean()), "fit_low": float(torch.stack(means).min())}
+    at = labels.expand(client.shape[:-1]).unsqueeze(-1)
+    rise = client.log_softmax(dim=-1).gather(-1, at).squeeze(-1)
+    rise = rise - reference.log_softmax(dim=-1).gather(-1, labels[:, None]).squeeze(-1)
+    rise = rise.clamp(-MAX_RISE, MAX_RISE)
+    means = [rise[..., labels == label].mean(dim=-1) for label in torch.unique(labels)]
+    return {"fit": rise.mean(dim=-1), "fit_low": torch.stack(means).amin(dim=0)}
 
 
 def _entropy(probabilities: Tensor) -> Tensor:
-    return -(probabilities * probabilities.clamp_min(EPSILON).log()).sum(dim=1)
+    return -(probabilities * probabilities.clamp_min(EPSILON).log()).sum(dim=-1)

@@ -22,34 +22,45 @@ BUCKETS = 1024
 EPSILON = 1e-12
 
 
+CHUNK = 1 << 16
+"""Weights that are sketched at a time: they stay in the processor's cache."""
+
+
 class Sketcher:
     """Sketches updates; the same seed gives the same buckets.
 
     Args:
         seed: Seed of buckets and signs.
-        buckets: Numbers in a sketch.
+        buckets: Numbers in a sketch, at most 16,384.
     """
 
     def __init__(self, seed: int = 0, buckets: int = BUCKETS) -> None:
         self._seed, self._buckets = seed, buckets
-        self._plans: dict[str, tuple[Tensor, Tensor]] = {}
+        self._plans: dict[str, Tensor] = {}
 
     def sketch(self, update: Mapping[str, Tensor]) -> Tensor:
         """Return the sketch `(buckets,)` of an update; parameters are known by their names."""
-        total = torch.zeros(self._buckets, dtype=torch.float64)
+        signed = torch.zeros(2 * self._buckets, dtype=torch.float64)
         for number, (name, delta) in enumerate(update.items()):
             if name not in self._plans:
                 self._plans[name] = self._plan(delta.numel(), number)
-            bucket, sign = self._plans[name]
-            values = delta.detach().flatten().cpu().double() * sign
-            total.index_add_(0, bucket, values)
-        return total
+            values = delta.detach().reshape(-1).cpu()
+            for places, part in zip(
+                torch.split(self._plans[name], CHUNK), torch.split(values, CHUNK), strict=True
+            ):
+                signed += torch.bincount(places.long(), part.double(), 2 * self._buckets)
+        return signed[: self._buckets] - signed[self._buckets :]
 
-    def _plan(self, size: int, number: int) -> tuple[Tensor, Tensor]:
+    def forget_plans(self) -> None:
+        """Free two bytes a parameter; the next sketch draws the same buckets and signs again."""
+        self._plans.clear()
+
+    def _plan(self, size: int, number: int) -> Tensor:
+        """Return each weight's bucket, those that are to be subtracted behind all others."""
         generator = torch.Generator().manual_seed(self._seed * 100_003 + number)
         bucket = torch.randint(self._buckets, (size,), generator=generator)
-        sign = torch.randint(2, (size,), generator=generator).double() * 2 - 1
-        return bucket, sign
+        positive = torch.randint(2, (size,), generator=generator)
+        return (bucket + self._buckets * (1 - positive)).to(torch.int16)
 
 
 def describe_relations(sketches: Tensor) -> dict[str, Tensor]:

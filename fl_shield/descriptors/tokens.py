@@ -25,6 +25,9 @@ NUM_GUIDED = 6
 
 EPSILON = 1e-12
 
+CHUNK = 4096
+"""Rows that are turned into double precision at a time."""
+
 
 def find_embedding(model: nn.Module) -> str | None:
     """Return the parameter name of the largest token embedding of `model`, None without one."""
@@ -38,7 +41,8 @@ def find_embedding(model: nn.Module) -> str | None:
 
 def row_motion(update: Tensor) -> Tensor:
     """Return how far each embedding row moved, `(tokens,)`, in units of the typical moved row."""
-    motion = update.double().norm(dim=1)  # squares of huge weights overflow in single precision
+    # Squares of huge weights overflow in single precision.
+    motion = torch.linalg.vector_norm(update, dim=1, dtype=torch.float64)
     moved = motion[motion > EPSILON]
     typical = moved.median() if len(moved) else torch.tensor(1.0)
     scaled: Tensor = motion / (typical + EPSILON)
@@ -52,7 +56,8 @@ def row_pull(update: Tensor, directions: Tensor) -> Tensor:
         update: `(tokens, features)` motion of the embedding.
         directions: `(classes, features)` gradients g_c.
     """
-    pull = (update.double() @ directions.double().T).amax(dim=1)
+    towards = directions.double().T
+    pull = torch.cat([(rows.double() @ towards).amax(dim=1) for rows in torch.split(update, CHUNK)])
     scaled: Tensor = pull / (pull.square().mean().sqrt() + EPSILON)
     return scaled
 
