@@ -41,14 +41,13 @@ def admit_training(
     """
     intake = Intake(reference)
     opened, rejected = open_replies(received, roster, with_arrays=True)
-    names = tuple(reference)
     sound: list[Reply] = []
     updates: dict[int, ClientUpdate] = {}
     for reply in opened:
         result = intake.admit(
             reply.client_id,
             reply.arrays.keys(),
-            lambda reply=reply: reply.decode(names),  # type: ignore[misc]
+            lambda reply=reply: reply.decode(reference),  # type: ignore[misc]
             reply.metrics.get(claim_key),
         )
         if isinstance(result, Rejection):
