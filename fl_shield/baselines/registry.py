@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fl_shield.baselines.alignins import AlignInsScore
+from fl_shield.baselines.crowdguard import CrowdGuardReports
 from fl_shield.baselines.deepsight import DeepSightDDif, DeepSightNEUP, DeepSightTE
 from fl_shield.baselines.flame import FlameCluster, FlameDistance
 from fl_shield.baselines.flare import FlareTrust
 from fl_shield.baselines.fltrust import FLTrustScore
 from fl_shield.baselines.foolsgold import FoolsGoldSimilarity
+from fl_shield.baselines.mesas import MesasDeviation
 from fl_shield.baselines.multi_krum import MultiKrum
 from fl_shield.baselines.norm import NormDistance
 from fl_shield.baselines.observed import Floats, Observed
@@ -37,6 +39,8 @@ _ALL: tuple[Statistic, ...] = (
     AlignInsScore(),
     FoolsGoldSimilarity(),
     RflbatDistance(),
+    MesasDeviation(),
+    CrowdGuardReports(),
 )
 
 STATISTICS: dict[str, Statistic] = {statistic.name: statistic for statistic in _ALL}
@@ -61,14 +65,16 @@ def score_all(
         model: The architecture; its weights do not matter and stay untouched.
         probes: Clean samples that the server holds.
         seed: Seed of noise inputs and of the server's own training.
-        training: How clients train, which FLTrust's server imitates; None for the defaults.
+        training: How clients train, which the servers of FLTrust and CrowdGuard imitate; None for
+            the defaults.
         trusted_update: The server's update for FLTrust, instead of training one.
-        names: Statistics to compute, None for all. `"fltrust"` is then left out where the probes
-            are unlabelled or no single tensor, as there is nothing to train on.
+        names: Statistics to compute, None for all. `"fltrust"` and `"crowdguard"` are then left
+            out where the probes are unlabelled or no single tensor, as there is nothing to train
+            on.
         final_layer: Name of the final classification layer, None to find it.
 
     Raises:
-        ConfigurationError: if a name is unknown, or FLTrust is named and cannot be computed.
+        ConfigurationError: if a name is unknown, or one that is named cannot be computed.
         ModelError: if the model does not fit the cohort or the probes.
     """
     chosen = list(STATISTICS) if names is None else list(names)
@@ -77,8 +83,10 @@ def score_all(
         ConfigurationError,
     )
     can_train = probes.labels is not None and isinstance(probes.inputs, Tensor)
-    if names is None and trusted_update is None and not can_train:
-        chosen.remove("fltrust")
+    if names is None and not can_train:
+        chosen.remove("crowdguard")
+        if trusted_update is None:
+            chosen.remove("fltrust")
     if not len(cohort):
         return {name: np.zeros(0) for name in chosen}
     observed = Observed(

@@ -78,7 +78,7 @@ def observe(cohort: Cohort, **options: Any) -> Observed:
 
 def test_every_statistic_has_the_protocol_and_its_own_name() -> None:
     assert all(isinstance(s, Statistic) and STATISTICS[s.name] is s for s in STATISTICS.values())
-    assert len(STATISTICS) == 12
+    assert len(STATISTICS) == 14
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
@@ -131,12 +131,14 @@ def test_a_boosted_and_turned_update_stands_out() -> None:
         assert scores[name][8] == scores[name].max() > scores[name].min(), name
 
 
-def test_without_labels_fltrust_is_left_out_and_said_when_asked_for() -> None:
+def test_without_labels_what_trains_is_left_out_and_said_when_asked_for() -> None:
     probes = make_probes(labels=False)
     scores = score_all(noisy_cohort(3), make_model(), probes)
-    assert set(STATISTICS) - set(scores) == {"fltrust"}
+    assert set(STATISTICS) - set(scores) == {"fltrust", "crowdguard"}
     with pytest.raises(ConfigurationError, match="labels"):
         score_all(noisy_cohort(3), make_model(), probes, names=["fltrust"])
+    with pytest.raises(ConfigurationError, match="labels"):
+        score_all(noisy_cohort(3), make_model(), probes, names=["crowdguard"])
 
 
 def test_an_unknown_name_is_named() -> None:
@@ -358,7 +360,7 @@ def test_named_inputs_and_tied_weights_are_taken() -> None:
         move = 0.1 * rng.standard_normal((9, 4))
         deltas.append({"embedding.weight": move, "head.weight": move})
     scores = score_all(cohort_of(deltas, model), model, probes)
-    assert set(STATISTICS) - set(scores) == {"fltrust"}
+    assert set(STATISTICS) - set(scores) == {"fltrust", "crowdguard"}
     for name, values in scores.items():
         assert values.shape == (5,), name
         assert np.isfinite(values).all(), name

@@ -37,5 +37,6 @@ def test_every_statistic_is_listed() -> None:
     assert list(rows("Statistics")) == [
         "flare", "flame_cosine", "flame_cluster", "deepsight_ddif", "deepsight_neup",
         "deepsight_te", "norm", "multi_krum", "fltrust", "alignins", "foolsgold", "rflbat",
+        "mesas", "crowdguard",
     ]  # fmt: skip
     assert set(rows("Statistics")) == set(STATISTICS)

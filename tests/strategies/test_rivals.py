@@ -25,6 +25,7 @@ from fl_shield.simulations.federation import build
 from fl_shield.simulations.settings import settings_from
 from fl_shield.strategies import (
     AlignIns,
+    CrowdGuard,
     DeepSight,
     FedDefender,
     Flame,
@@ -32,6 +33,7 @@ from fl_shield.strategies import (
     FLDetector,
     FLTrust,
     FoolsGold,
+    Mesas,
     NormClipping,
     Rflbat,
     Rival,
@@ -69,6 +71,8 @@ MAKERS: dict[str, Callable[..., Rival]] = {
     "alignins": AlignIns,
     "fldetector": FLDetector,
     "feddefender": FedDefender,
+    "mesas": Mesas,
+    "crowdguard": CrowdGuard,
 }
 
 
@@ -322,6 +326,46 @@ def test_feddefender_cuts_the_most_accused() -> None:
     np.testing.assert_array_equal(np.delete(plan.weights, 2), [10.0] * 4)
 
 
+def test_mesas_leaves_out_whom_any_metric_prunes() -> None:
+    """Fourteen alike, six in a single coordinate: of ordinary norm, of extraordinary maximum."""
+    nodes = list(range(1, 21))
+    updates = random_updates(nodes)
+    length = float(np.mean([np.linalg.norm(vector(updates[node])) for node in nodes]))
+    size = vector(updates[1]).size
+    for node in nodes[14:]:
+        updates[node] = unflatten(np.eye(size)[0] * length * (1 + 0.001 * node))
+    strategy = Mesas(FedAvg(), make_model(), probes())
+    result = moved(play(strategy, updates))
+    kept = [v.client_id for v in strategy.last_verdicts if v.decision is Decision.KEEP]
+    assert not set(kept) & set(nodes[14:])
+    assert len(kept) >= 12
+    expected = np.mean([vector(updates[node]) for node in kept], axis=0)
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+def test_crowdguard_leaves_out_whom_the_agreed_report_accuses() -> None:
+    """Its own training is what honest clients send, a model that answers otherwise is not."""
+    training = LocalTraining(learning_rate=0.1, epochs=2, batch_size=4)
+    trusted = observe(random_updates([3]), training=training).trusted_update
+    rng = np.random.default_rng(0)
+    noise = 0.05 * np.linalg.norm(trusted) / np.sqrt(trusted.size)
+    nodes = list(range(1, 13))
+    rows = {n: trusted + noise * rng.standard_normal(trusted.size) for n in nodes}
+    for node in (11, 12):
+        rows[node] = -40 * trusted + noise * rng.standard_normal(trusted.size)
+    strategy = CrowdGuard(FedAvg(), make_model(), probes(), num_reports=2, training=training)
+    result = moved(play(strategy, {n: unflatten(row) for n, row in rows.items()}))
+    dropped = {v.client_id for v in strategy.last_verdicts if v.decision is Decision.DROP}
+    assert dropped == {11, 12}
+    expected = np.mean([vector(unflatten(rows[node])) for node in nodes[:10]], axis=0)
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+def test_crowdguard_needs_labels() -> None:
+    with pytest.raises(ConfigurationError, match="CrowdGuard trains on the server's samples"):
+        CrowdGuard(FedAvg(), make_model(), torch.randn(8, 4))
+
+
 # --- what all of them share ---
 
 
@@ -409,6 +453,7 @@ def test_aggregating_before_configuring_is_an_error_of_the_caller() -> None:
         ("rflbat", {"first_limit": 0.5}, "first_limit"),
         ("fldetector", {"window": 0}, "window"),
         ("feddefender", {"num_inputs": 0}, "num_inputs"),
+        ("crowdguard", {"num_reports": 0}, "num_reports"),
     ],
 )
 def test_impossible_settings_are_named(name: str, options: Any, match: str) -> None:
