@@ -72,7 +72,7 @@ def make_client_app(settings: Settings | None = None) -> ClientApp:
         if "proximal-mu" in config:  # as Flower's FedProx sends it
             training = replace(training, proximal_mu=float(str(config["proximal-mu"])))
         split = federation.client_data(client)
-        attack = federation.attack_of(client, round_number, attacked=arm.attacked)
+        attack = federation.attack_of(client, round_number, attacked=arm.attacked, model=model)
         accomplices = [] if attack is None else [c for c in federation.attackers if c != client]
         loss = train_locally(
             model,

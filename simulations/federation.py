@@ -7,9 +7,10 @@ without talking; it is cached per process.
 from __future__ import annotations
 
 import copy
+import hashlib
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -61,16 +62,54 @@ class Federation:
     attackers: Mapping[int, int]
     attack: Attack
     training: LocalTraining
+    _fitted: dict[tuple[int, str], Attack] = field(default_factory=dict, repr=False, compare=False)
 
     def client_data(self, client: int) -> Split:
         """Return the samples of a client."""
         return self.task.train.take(torch.from_numpy(self.parts[client]))
 
-    def attack_of(self, client: int, round_number: int, *, attacked: bool) -> Attack | None:
-        """Return the attack that a client makes in a round, None when it trains honestly."""
+    def attack_of(
+        self, client: int, round_number: int, *, attacked: bool, model: nn.Module | None = None
+    ) -> Attack | None:
+        """Return the attack that a client makes in a round, None when it trains honestly.
+
+        Args:
+            client: The client.
+            round_number: The round, from 1.
+            attacked: Whether the arm is attacked.
+            model: The global model as it was sent out; None leaves a trigger that is optimised
+                against it as it begins.
+        """
         if not attacked or client not in self.attackers or not self.attack.active(round_number):
             return None
-        return self.attack.for_attacker(self.attackers[client])
+        attack = self.attack if model is None else self.attack_against(model, round_number)
+        return attack.for_attacker(self.attackers[client])
+
+    def attack_against(self, model: nn.Module, round_number: int) -> Attack:
+        """Return the attack with its trigger optimised against a global model, if it is so made.
+
+        Attackers put their samples together and come to one trigger, each for itself; so does the
+        evaluator, who judges success by it, in every round and in arms without attack as well: an
+        optimised trigger alone, with nothing planted, already turns some of the answers.
+
+        Args:
+            model: The global model as it was sent out; it is left as it is.
+            round_number: The round it was sent out in.
+        """
+        if not self.attack.is_fitted_to_models:
+            return self.attack
+        key = (round_number, _digest(model))
+        fitted = self._fitted.get(key)
+        if fitted is None:
+            owned = [index for client in self.attackers for index in self.parts[client].tolist()]
+            pooled = self.task.train.take(torch.tensor(sorted(owned), dtype=torch.int64))
+            generator = torch.Generator().manual_seed(
+                derived_seed(self.settings.seed, 8, round_number)
+            )
+            fitted = self.attack.fit(model, model_inputs(pooled.inputs), pooled.labels, generator)
+            self._fitted.clear()  # all who ask in a round ask for the same
+            self._fitted[key] = fitted
+        return fitted
 
     def probe_set(self) -> ProbeSet:
         """Return the server's probes in the form the model takes."""
@@ -163,6 +202,13 @@ def _check_keywords(component: partial[Any], what: str) -> None:
             if k not in parameters
         ]
     )
+
+
+def _digest(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def derived_seed(*parts: int) -> int:

@@ -25,10 +25,10 @@ from fl_shield.judge.verdict import Decision, Verdict
 from fl_shield.metrics.backdoor import accuracy, attack_success_rate
 from fl_shield.metrics.detection import detection_rates
 from fl_shield.simulations.arms import Arm
-from fl_shield.strategies.checkpoint import read_checkpoint, restore, write_checkpoint
 from fl_shield.simulations.federation import Federation, build, derived_seed
 from fl_shield.simulations.nodes import NodeMap
 from fl_shield.simulations.progress import Display
+from fl_shield.strategies.checkpoint import read_checkpoint, restore, write_checkpoint
 from fl_shield.tracking import Tracker
 
 UNTRAINED: dict[str, None] = dict.fromkeys(
@@ -95,7 +95,7 @@ def run_arm(stage: Stage, arm: Arm) -> None:
         (folder / "rounds.jsonl").unlink(missing_ok=True)
         _append(
             folder / "rounds.jsonl",
-            {"round": 0, **UNTRAINED, **_evaluate(stage.federation, arrays)},
+            {"round": 0, **UNTRAINED, **_evaluate(stage.federation, arrays, arrays, 0)},
         )
     else:
         arrays = checkpoint.arrays
@@ -131,8 +131,8 @@ def _run_round(
         )
     aggregated, metrics = strategy.aggregate_train(round_number, replies)
     seconds = time.perf_counter() - started
-    arrays = arrays if aggregated is None else _as_sent(aggregated, arrays)
-    figures = _evaluate(stage.federation, arrays)
+    sent, arrays = arrays, arrays if aggregated is None else _as_sent(aggregated, arrays)
+    figures = _evaluate(stage.federation, arrays, sent, round_number)
     figures["loss"] = _metric(metrics, "train-loss")
     figures["seconds"] = seconds
     figures |= _detection(stage, arm, getattr(strategy, "last_verdicts", None))
@@ -153,13 +153,17 @@ def _as_sent(aggregated: ArrayRecord, sent: ArrayRecord) -> ArrayRecord:
     )
 
 
-def _evaluate(federation: Federation, arrays: ArrayRecord) -> dict[str, float | None]:
+def _evaluate(
+    federation: Federation, arrays: ArrayRecord, sent: ArrayRecord, round_number: int
+) -> dict[str, float | None]:
     model = federation.new_model()
+    model.load_state_dict(sent.to_torch_state_dict())
+    attack = federation.attack_against(model, round_number)
     model.load_state_dict(arrays.to_torch_state_dict())
     test = federation.task.test
     return {
         "main_accuracy": accuracy(model, test),
-        "asr": attack_success_rate(model, test, federation.attack),
+        "asr": attack_success_rate(model, test, attack),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fl_shield.attacks.all_to_one import AllToOne
 from fl_shield.attacks.goal import Goal
@@ -13,7 +13,13 @@ from fl_shield.attacks.model_poisoning import ModelPoisoning, NoModelPoisoning
 from fl_shield.attacks.schedule import Schedule
 from fl_shield.data.task import Task
 from fl_shield.errors import ConfigurationError, expected, raise_all
-from fl_shield.triggers.protocol import DecoyTrigger, DistributedTrigger, Trigger, seeded
+from fl_shield.triggers.protocol import (
+    DecoyTrigger,
+    DistributedTrigger,
+    OptimisedTrigger,
+    Trigger,
+    seeded,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +113,31 @@ class Attack:
         if isinstance(self.trigger, DistributedTrigger):
             return replace(self, trigger=self.trigger.part(index))
         return self
+
+    @property
+    def is_fitted_to_models(self) -> bool:
+        """Whether the trigger is optimised against the global model of each round."""
+        return isinstance(self.trigger, OptimisedTrigger)
+
+    def fit(
+        self, model: nn.Module, inputs: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> Attack:
+        """Return the attack with its trigger optimised against `model`, if it is of that kind.
+
+        Args:
+            model: The global model as it was sent out; it is left as it is.
+            inputs: Clean samples of the attackers in the form the model takes.
+            labels: `(samples,)` int64 true classes.
+            generator: Source of chance; the same state gives the same trigger.
+        """
+        if not isinstance(self.trigger, OptimisedTrigger):
+            return self
+        chosen = self.goal.victims(labels, self.target_class)  # what it has to work on at test time
+        inputs, labels = inputs[chosen], labels[chosen]
+        wanted = self.goal.wanted(labels, self.target_class)
+        return replace(
+            self, trigger=self.trigger.optimise(model, inputs, labels, wanted, generator)
+        )
 
     def active(self, round_number: int) -> bool:
         """Return whether round `round_number` (from 1) is attacked."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fl_shield.data.task import Modality, Task, TaskSpec
 from fl_shield.errors import ConfigurationError
@@ -66,6 +66,29 @@ class DecoyTrigger(Trigger, Protocol):
 
     def decoy(self, inputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return a copy of `inputs` as near misses; arguments and result as in `apply`."""
+
+
+@runtime_checkable
+class OptimisedTrigger(Trigger, Protocol):
+    """A trigger that attackers fit to the global model of each round; `apply` shows its start."""
+
+    def optimise(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        labels: Tensor,
+        wanted: Tensor,
+        generator: torch.Generator,
+    ) -> Trigger:
+        """Return the trigger to use in this round, bound to the task.
+
+        Args:
+            model: The global model as it was sent out; it must be left as it is.
+            inputs: The attackers' clean samples in the form the model takes, maybe none.
+            labels: `(samples,)` int64 true classes.
+            wanted: `(samples,)` int64 classes wanted once triggered.
+            generator: The only source of chance, so that all attackers come to the same trigger.
+        """
 
 
 def check_modality(trigger: Trigger, spec: TaskSpec) -> None:

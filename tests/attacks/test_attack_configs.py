@@ -61,7 +61,7 @@ def test_training(name: str) -> None:
 
 
 def test_the_expected_names_exist() -> None:
-    assert {"patch", "blend", "sig", "dba", "warp", "edge_case"} <= set(names("trigger"))
+    assert {"patch", "blend", "sig", "dba", "warp", "edge_case", "a3fl"} <= set(names("trigger"))
     assert {"word", "words", "sentence", "syntactic", "style", "jumbo"} <= set(names("trigger"))
     wanted = {"badnets", "model_replacement", "projected", "constrain_and_scale", "neurotoxin"}
     assert wanted <= set(names("attack"))

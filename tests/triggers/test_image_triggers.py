@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from fl_shield.data.task import Split, Task, TaskSpec
 from fl_shield.errors import ConfigurationError
+from fl_shield.triggers.a3fl import A3fl
 from fl_shield.triggers.blend import Blend
 from fl_shield.triggers.box_pattern import BoxPattern
 from fl_shield.triggers.dba import Dba
 from fl_shield.triggers.edge_case import EdgeCase
 from fl_shield.triggers.jumbo import JumboDistribution, JumboTrigger
 from fl_shield.triggers.patch import Patch
+from fl_shield.triggers.pixel_box import PixelBox
 from fl_shield.triggers.protocol import DistributedTrigger, Trigger
 from fl_shield.triggers.sig import Sig
 from fl_shield.triggers.untouched import Untouched
@@ -37,8 +39,10 @@ TRIGGERS: list[Trigger] = [
     EdgeCase(),
     EdgeCase(kind="quarter_turn"),
     EdgeCase(kind="half_turn"),
+    A3fl(),
+    A3fl(size=3, start=1.0),
 ]
-IDEMPOTENT = [t for t in TRIGGERS if isinstance(t, Patch | Dba)]
+IDEMPOTENT = [t for t in TRIGGERS if isinstance(t, Patch | Dba | A3fl)]
 
 
 def image_task(channels: int = 1, height: int = 8, width: int = 8) -> Task:
@@ -191,6 +195,9 @@ def test_repr_rebuilds_and_binding_checks_the_modality(trigger: Trigger) -> None
         (Patch(value=(1.0, 0.0)), r"one for each of the 1 channel"),
         (Dba(bar_width=6), r"inside the 8x8 images, got a bar of 1x6 pixels"),
         (BoxPattern(size=3, top=6), r"a box inside the 8x8 images"),
+        (A3fl(size=7), r"got a 7x7 patch with its upper left pixel at row 2, column 2"),
+        (PixelBox(values=(((0.5,),),), top=8), r"inside the 1x8x8 images, got 1x1x1 at row 8"),
+        (PixelBox(values=(((0.5,),),) * 3), r"got 3x1x1 at row 0"),
         (Warp(grid=9), r"at most the 8 pixels of a side, got 9"),
         (EdgeCase(kind="recoloured"), r"3 channels to recolour, got 1.*kind=negative"),
         (Sig(frequency=4), r"not zero at each of the 8 columns, got 4.*for example 1"),
