@@ -9,6 +9,7 @@ from fl_shield.errors import ConfigurationError, unknown
 
 SCANNERS: dict[str, str] = {
     "meta_shield": "fl_shield.scanning.meta_shield:MetaShieldSamples",
+    "mbds": "fl_shield.scanning.mbds:Mbds",
     "strip": "fl_shield.scanning.strip:Strip",
     "spectral_signatures": "fl_shield.scanning.spectral:SpectralSignatures",
     "activation_clustering": "fl_shield.scanning.activation_clustering:ActivationClustering",

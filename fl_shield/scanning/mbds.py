@@ -1,0 +1,242 @@
+"""MBDS: a meta-classifier of feature maps, learned from shadow models with Jumbo backdoors.
+
+Wu et al., *Defending Against Backdoor Attacks on Deep Neural Networks by Meta Backdoor Analysis*.
+The defender contaminates its own samples many times (Algorithm 1), trains a shadow model on each
+set, reads the feature maps of the samples there, and learns to tell triggered from clean ones. Of a
+deployed model it reads the same maps.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fl_shield.data.task import Split, Task
+from fl_shield.errors import ConfigurationError, ModelError, expected, raise_all, unknown
+from fl_shield.metrics.backdoor import accuracy
+from fl_shield.scanning.calibration import conformal_threshold
+from fl_shield.scanning.contamination import contaminate, draw_jumbo
+from fl_shield.scanning.feature_maps import FeatureMapReader, Features
+from fl_shield.scanning.meta_classifier import MetaClassifier, train_meta_classifier
+from fl_shield.scanning.protocol import (
+    Held,
+    Level,
+    Samples,
+    Scores,
+    check_form,
+    not_fitted,
+    require_inputs,
+    require_labels,
+    require_model,
+)
+from fl_shield.training.local import LocalTraining, train_locally
+
+Order = Literal["as_is", "sorted"]
+
+SHADOW_TRAINING = LocalTraining(optimiser="adam", learning_rate=1e-3, epochs=30, batch_size=32)
+
+EVEN_ODDS = 0.0
+"""Log-odds of the paper's verdict, which knows no rate of false alarms."""
+
+
+@dataclass(frozen=True)
+class ShadowFigures:
+    """How good the shadow models are: Table I of the paper.
+
+    Attributes:
+        benign_accuracy: Of each on the defender's clean samples, on which it was trained.
+        attack_success: Of each on its own triggered samples that are not of the target class.
+    """
+
+    benign_accuracy: tuple[float, ...]
+    attack_success: tuple[float, ...]
+
+
+class Mbds:
+    """The Meta Backdoor Defense System, at sample level.
+
+    Features of samples that a shadow model gets wrong are left out, and so are triggered samples
+    that are of the target class anyway: what the model goes by is uncertain there (section V-A, a).
+
+    Args:
+        extractors: Shadow models; 1,024 in the paper.
+        share: Share of each shadow model's features that is kept; 0.01 in the paper.
+        features: `"feature_maps"` before the first fully connected layer, or `"grad_cam"` (V-E).
+        order: Order of the channels: `"as_is"` as in the paper, or `"sorted"` by their mean in each
+            sample. Shadow models start from different weights, so that a channel of one is no
+            channel of another; sorting makes the classifier blind to which is which.
+        epochs: Passes over the features in training the meta-classifier.
+        false_alarms: Share of clean samples that may be suspected; None for the paper's verdict at
+            even odds.
+
+    Raises:
+        ConfigurationError: if a setting is impossible.
+    """
+
+    name: ClassVar[str] = "mbds"
+    level: ClassVar[Level] = "sample"
+
+    def __init__(
+        self,
+        *,
+        extractors: int = 16,
+        share: float = 0.2,
+        features: Features = "feature_maps",
+        order: Order = "as_is",
+        epochs: int = 20,
+        false_alarms: float | None = 0.05,
+    ) -> None:
+        problems = []
+        for key, count in (("extractors", extractors), ("epochs", epochs)):
+            if count < 1:
+                problems.append(expected(f"scanner.{key}", "1 or more", count))
+        if not 0 < share <= 1:
+            problems.append(expected("scanner.share", "above 0 and at most 1", share))
+        if features not in get_args(Features):
+            problems.append(unknown("scanner.features", features, get_args(Features)))
+        if order not in get_args(Order):
+            problems.append(unknown("scanner.order", order, get_args(Order)))
+        raise_all(problems)
+        self.extractors, self.share, self.epochs = extractors, share, epochs
+        self.features: Features = features
+        self.order: Order = order
+        self.false_alarms = false_alarms
+        self.figures = ShadowFigures((), ())
+        self._network: MetaClassifier | None = None
+        self._held: Held | None = None
+        self._reader: FeatureMapReader | None = None
+        self._threshold: float | None = None
+
+    def fit(self, held: Held) -> Self:
+        """Train shadow models and the meta-classifier, then go to the deployed model.
+
+        Raises:
+            ConfigurationError: if labels, architecture or model are missing, or nothing is left
+                after the two filters.
+        """
+        labels = require_labels(held, self.name)
+        if held.architecture is None:
+            raise ConfigurationError(
+                "The scanner mbds trains shadow models like the deployed one and needs to know its "
+                "architecture. Give Held(architecture=…)."
+            )
+        if len(torch.unique(labels)) < 2:
+            raise ConfigurationError(
+                "The scanner mbds needs clean samples of two classes or more, got one."
+            )
+        split = Split(require_inputs(held, self.name), labels)
+        maps, triggered = self._shadow_features(held, split)
+        if not bool(triggered.any()) or bool(triggered.all()):
+            raise ConfigurationError(
+                "No features of both kinds are left after the two filters: the shadow models did "
+                "not learn. Give more clean samples, or a Held(training=…) of more epochs."
+            )
+        self._network = train_meta_classifier(maps, triggered, epochs=self.epochs, seed=held.seed)
+        return self._deploy(held)
+
+    def for_model(self, held: Held) -> Mbds:
+        """Return a copy for another deployed model of the same architecture; nothing is trained."""
+        if self._network is None:
+            raise not_fitted(self.name)
+        return copy.copy(self)._deploy(held)
+
+    def score(self, judged: Samples) -> Scores:
+        """Return the log-odds that each input is triggered."""
+        if self._network is None or self._reader is None or self._held is None:
+            raise not_fitted(self.name)
+        check_form(self._held, judged, self.name)
+        _, maps = self._reader.read(judged.inputs, self.features)
+        with torch.no_grad():
+            odds = self._network(self._arranged(maps))
+        return np.asarray(odds.double().numpy(), dtype=np.float64)
+
+    @property
+    def threshold(self) -> float:
+        """Log-odds above which an input is suspected."""
+        if self._threshold is None:
+            raise not_fitted(self.name)
+        return self._threshold
+
+    def _deploy(self, held: Held) -> Self:
+        inputs = require_inputs(held, self.name)
+        self._held = held
+        self._reader = FeatureMapReader(require_model(held, self.name), inputs)
+        self._threshold = EVEN_ODDS
+        try:
+            own = self.score(Samples(inputs))
+        except RuntimeError as error:
+            raise ModelError(
+                f"The deployed model has feature maps of shape {self._reader.shape}, which are not "
+                "those of the shadow models. Give the architecture of the deployed model."
+            ) from error
+        if self.false_alarms is not None:
+            self._threshold = conformal_threshold(own, self.false_alarms)
+        return self
+
+    def _shadow_features(self, held: Held, split: Split) -> tuple[Tensor, Tensor]:
+        assert held.architecture is not None  # fit has checked it
+        task = Task("held", held.spec, split, split, tuple(map(str, range(held.spec.num_classes))))
+        training = held.training or SHADOW_TRAINING
+        kept_maps, kept_truth, benign, success = [], [], [], []
+        for index in range(self.extractors):
+            seed = 10_000 * held.seed + index
+            generator = torch.Generator().manual_seed(seed)
+            setting = draw_jumbo(task, generator)
+            found = contaminate(split, setting, generator)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                model = held.architecture(held.spec)
+            train_locally(model, found.split, training, seed=seed)
+            reader = FeatureMapReader(model, split.inputs)
+            logits, maps = reader.read(found.split.inputs, self.features)
+            keep = kept_features(
+                logits.argmax(dim=1), found.split.labels, found.poisoned, found.origin,
+                setting.target_class,
+            )  # fmt: skip
+            chosen = self._thinned(keep, found.poisoned, generator)
+            kept_maps.append(self._arranged(maps[chosen]))
+            kept_truth.append(found.poisoned[chosen])
+            others = found.poisoned & (found.origin != setting.target_class)
+            benign.append(accuracy(model, split) or 0.0)
+            success.append(
+                accuracy(model, Split(found.split.inputs[others], found.split.labels[others]))
+                or 0.0
+            )
+        self.figures = ShadowFigures(tuple(benign), tuple(success))
+        return torch.cat(kept_maps), torch.cat(kept_truth)
+
+    def _thinned(self, keep: Tensor, poisoned: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the indices of a random share of the features, at least one of each kind."""
+        chosen = []
+        for kind in (~poisoned, poisoned):
+            members = (keep & kind).nonzero().flatten()
+            count = max(1, round(self.share * len(members)))
+            order = torch.randperm(len(members), generator=generator)
+            chosen.append(members[order[:count]])
+        return torch.cat(chosen)
+
+    def _arranged(self, maps: Tensor) -> Tensor:
+        if self.order == "as_is":
+            return maps
+        order = maps.mean(dim=(2, 3)).argsort(dim=1, descending=True)
+        return maps.gather(1, order[:, :, None, None].expand_as(maps))
+
+
+def kept_features(
+    predicted: Tensor, labels: Tensor, poisoned: Tensor, origin: Tensor, target: int
+) -> Tensor:
+    """Return which features pass the two filters of section V-A, `(samples,)` bool.
+
+    Args:
+        predicted: `(samples,)` classes that the shadow model gives.
+        labels: `(samples,)` that it was trained on: the target class for poisoned samples.
+        poisoned: `(samples,)` bool.
+        origin: `(samples,)` true classes.
+        target: The target class.
+    """
+    return (predicted == labels) & ~(poisoned & (origin == target))
