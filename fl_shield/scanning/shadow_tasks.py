@@ -48,7 +48,7 @@ class ShadowSize:
         without: Architectures that are left out, for example because they are slow.
     """
 
-    train: tuple[int, int] = (800, 1600)
+    train: tuple[int, int] = (1500, 2500)
     judged: int = 24
     without: tuple[str, ...] = ()
 
@@ -56,7 +56,8 @@ class ShadowSize:
 def play(domain: Domain, seed: int, size: ShadowSize | None = None) -> list[EpisodeTable]:
     """Return the tables of one shadow task, a round for each judged input.
 
-    Triggered inputs count as malicious where the model has the backdoor and obeys.
+    Triggered inputs are those that the trigger moved to the target class; where the model has no
+    backdoor they are as honest as clean ones.
 
     Args:
         domain: Data set and architectures.
@@ -77,8 +78,8 @@ def play(domain: Domain, seed: int, size: ShadowSize | None = None) -> list[Epis
     train, rest = task.train.take(order[:count]), task.train.take(order[count:])
     training = LocalTraining(
         optimiser="adam",
-        learning_rate=architecture.rates.get("adam", 1e-3) * float(rng.uniform(1.0, 2.0)),
-        epochs=max(1, round(architecture.epochs * float(rng.uniform(0.8, 1.6)))),
+        learning_rate=architecture.rates.get("adam", 1e-3) * float(rng.uniform(2.0, 4.0)),
+        epochs=max(1, round(architecture.epochs * float(rng.uniform(1.0, 1.6)))),
         batch_size=32,
     )
     with torch.random.fork_rng(devices=[]):
@@ -88,9 +89,8 @@ def play(domain: Domain, seed: int, size: ShadowSize | None = None) -> list[Epis
     train_locally(model, shown, training, seed=seed)
     model.eval()
     held = clean_held(task, rest, model, CLEAN_SAMPLES, seed)
-    clean, triggered = judged_inputs(task, setting, size.judged, seed)
-    with torch.no_grad():
-        obeyed = model(triggered).argmax(dim=1) == setting.target_class
+    clean, triggered, before = judged_inputs(task, setting, size.judged, seed)
+    obeyed = took_effect(model, triggered, before, setting.target_class)
     if not is_honest:
         triggered = triggered[obeyed]
     facts = {
@@ -149,15 +149,24 @@ def clean_held(task: Task, samples: Split, model: nn.Module, count: int, seed: i
 
 def judged_inputs(
     task: Task, setting: Contamination, count: int, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Return clean and triggered test inputs, up to `count` each, of different test samples.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return clean and triggered test inputs, and the triggered ones without their trigger.
 
-    Triggered inputs are never of the target class (MBDS, section V-A, second filter).
+    Up to `count` each, clean and triggered ones of different test samples. Triggered inputs are
+    never of the target class (MBDS, section V-A, second filter).
     """
     generator = torch.Generator().manual_seed(seed + 1)
     order = torch.randperm(len(task.test), generator=generator)
     clean = task.test.take(order[:count])
     rest = task.test.take(order[count:])
     others = rest.take((rest.labels != setting.target_class).nonzero().flatten()[:count])
-    triggered = setting.trigger.apply(model_inputs(others.inputs), generator)
-    return model_inputs(clean.inputs), triggered
+    before = model_inputs(others.inputs)
+    return model_inputs(clean.inputs), setting.trigger.apply(before, generator), before
+
+
+def took_effect(model: nn.Module, triggered: Tensor, before: Tensor, target: int) -> Tensor:
+    """Return which inputs get the target class with the trigger only, `(samples,)` bool."""
+    with torch.no_grad():
+        after: Tensor = model(triggered).argmax(dim=1) == target
+        already: Tensor = model(before).argmax(dim=1) == target
+    return after & ~already

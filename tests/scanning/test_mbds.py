@@ -133,9 +133,9 @@ def test_sorted_features_do_not_know_a_channel_from_another() -> None:
     model = TinyCnn(SPEC)
     other = TinyCnn(SPEC)
     order = [2, 0, 3, 1]
-    with torch.no_grad():
-        other.body[0].weight.copy_(model.body[0].weight[order])  # type: ignore[operator,union-attr]
-        other.body[0].bias.copy_(model.body[0].bias[order])  # type: ignore[operator,union-attr]
+    state = model.state_dict()
+    moved = {n: t[order] if n.startswith("body.0.") else t for n, t in state.items()}
+    other.load_state_dict(moved)
     samples = Samples(halves(8, seed=2)[0])
     one = scanner.for_model(held(model=model)).score(samples)
     assert one == pytest.approx(scanner.for_model(held(model=other)).score(samples), abs=1e-5)
