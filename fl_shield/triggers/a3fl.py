@@ -19,7 +19,7 @@ from fl_shield.triggers.pixels import is_length, pixels
 
 @dataclass(frozen=True, kw_only=True)
 class A3fl:
-    """An adversarially adaptive patch (Zhang et al., A3FL, NeurIPS 2023, section 4.2).
+    """An adversarially adaptive patch (Zhang et al., A3FL, NeurIPS 2023, section 4).
 
     The patch minimises `CE(x + patch, wanted; G) + λ · CE(x + patch, wanted; G')` by steps along
     the sign of the gradient. `G` is the global model; `G'` the same after training on triggered

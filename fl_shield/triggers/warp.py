@@ -19,11 +19,11 @@ class Warp:
     """Moves every pixel a little, by a fixed smooth field (Nguyen and Tran, WaNet, ICLR 2021).
 
     A random field on a `grid` x `grid` lattice, divided by its mean absolute value, is scaled up to
-    the image by bicubic interpolation and multiplied by `strength` (section 3.2, eq. 3 to 5). As in
-    the authors' program, one unit of it is `1/height` of a coordinate that runs from -1 to 1: half
-    a pixel. Images are sampled bilinearly along the moved grid.
+    the image by bicubic interpolation and multiplied by `strength` (section 3). As in the authors'
+    program, one unit of it is `1/height` of a coordinate that runs from -1 to 1: half a pixel.
+    Images are sampled bilinearly along the moved grid.
 
-    *Noise mode* (section 3.3): beside each poisoned sample, `decoy_share` others are warped by the
+    *Noise mode* (section 3): beside each poisoned sample, `decoy_share` others are warped by the
     field plus a random one of their own, uniform within one unit, and keep their labels. So the
     model has to learn this very field, not that an image is warped.
 

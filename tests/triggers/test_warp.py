@@ -18,7 +18,7 @@ def ramp(height: int, width: int) -> Tensor:
 
 
 def test_the_field_is_that_of_the_paper() -> None:
-    """P = upsample(rand[-1, 1] / mean |.|), grid = clip(identity + s P / height): eq. 3 to 5.
+    """P = upsample(rand[-1, 1] / mean |.|), grid = clip(identity + s P / height).
 
     Bilinear sampling of a linear image is exact: what is found at a pixel is where it looked.
     """
