@@ -12,7 +12,7 @@ export FLWR_TELEMETRY_ENABLED ?= 0
 export FLWR_DISABLE_UPDATE_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint types format browser results-demo results-detector clean
+.PHONY: help install demo test test-fast lint types format browser results-demo results-detector results-papers clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ results-demo: $(STAMP) ## five seeds of the demonstration -> docs/results/demo.j
 
 results-detector: $(STAMP) ## the detector on what it has never seen -> docs/results/detector.json: DATA=dir
 	$(BIN)/python -m benchmarks.detector_results --data $(DATA) --workers $(WORKERS) $(SHIP)
+
+results-papers: $(STAMP) ## the detectors of the papers on the same victims -> docs/results/papers.json: DATA=dir
+	$(BIN)/python -m benchmarks.papers --data $(DATA) $(ARGS) $(SHIP)
 
 clean: ## remove the environment and caches, not the runs
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .hypothesis

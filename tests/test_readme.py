@@ -201,6 +201,10 @@ def test_commands_are_understood(
     elif words[0] == "study":
         assert fl_shield_command([*words, f"data_root={tmp_path}", "--cells"]) == 0
         assert re.search(r"^[1-9]\d* cells$", capsys.readouterr().out, flags=re.MULTILINE)
+    elif words[0] == "filter":
+        words[words.index("--clean") + 1] = str(tmp_path / "none")
+        assert fl_shield_command(words) == 2
+        assert "`--clean` to be a folder of images" in capsys.readouterr().err
     elif words[0] in ("shadow", "meta-train"):
         name = words[0].replace("-", "_")
         assert compose_config(words[1:], name=name).seed >= 0

@@ -1,0 +1,287 @@
+"""The detectors of the papers on the same victims: FAR, FRR and F2 of each.
+
+    python -m benchmarks.papers --data ../shared/data [--victims 2 --tasks 6 --extractors 16]
+
+Trains victims (`benchmarks/papers_victims.py`), plays the shadow tasks that MetaShield is learned
+from (`benchmarks/papers_shadow.py`), judges clean and triggered inputs with every scanner, and
+writes `docs/results/papers.json` and a page of tables beside it. Models, detectors and rows are
+kept in the store: it can be stopped and started again. Nothing of a victim's data set was seen by
+the MetaShield that judges it: not its samples, its models or its thresholds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.papers_shadow import Detectors, play_tasks, tables_of
+from benchmarks.papers_tables import write_results
+from benchmarks.papers_victims import ATTACKS, RECIPES, Victim, parts_of, task_of, victim
+from fl_shield.data.sampling import stratified_indices
+from fl_shield.data.task import Split, Task, model_inputs
+from fl_shield.metrics.detection import auroc
+from fl_shield.probes.probe_set import ProbeSet
+from fl_shield.scanning.contamination import contaminate, words_of
+from fl_shield.scanning.mbds import Mbds
+from fl_shield.scanning.protocol import Held, Samples, SampleScanner
+from fl_shield.scanning.rates import rates
+from fl_shield.scanning.registry import build_scanner
+from fl_shield.scanning.shadow_tasks import judged_inputs
+
+ROOT = Path(__file__).resolve().parent.parent
+
+JUDGED = 100
+"""Clean inputs of a victim, and triggered ones, of different test samples."""
+
+STRIP_SAMPLES = 64
+"""Clean samples that STRIP holds: it calibrates on them, and 16 are too few for 5 %."""
+
+FALSE_ALARMS = 0.05
+META_SAMPLES = (16, 48)
+"""Clean samples that MetaShield holds: with 16 the threshold is the card's, with 48 its own."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A victim with what the defender holds and what is judged.
+
+    Attributes:
+        task: The data set.
+        attack: Name of the attack.
+        number: Number of the victim.
+        victim: The victim.
+        defender: All samples that the defender holds.
+    """
+
+    task: Task
+    attack: str
+    number: int
+    victim: Victim
+    defender: Split
+
+    def held(self, count: int | None) -> Held:
+        """Return what the defender holds: `count` samples evenly over classes, None for all."""
+        part = self.defender
+        if count is not None:
+            part = part.take(stratified_indices(part.labels, count, self.number))
+        recipe = RECIPES[self.task.name]
+        return Held(
+            clean=ProbeSet(model_inputs(part.inputs), part.labels, self.task.spec.num_classes),
+            spec=self.task.spec,
+            model=self.victim.model,
+            architecture=recipe.model,
+            training=recipe.training,
+            word_tokens=words_of(self.task),
+            seed=self.number,
+        )
+
+    def inputs(self) -> tuple[Tensor, list[bool]]:
+        """Return clean and triggered test inputs, and which are triggered."""
+        clean, bad, _ = judged_inputs(self.task, self.victim.setting, JUDGED, 1000 + self.number)
+        return torch.cat([clean, bad]), [False] * len(clean) + [True] * len(bad)
+
+    def training_set(self) -> tuple[Samples, list[bool]]:
+        """Return the set that the victim was trained on, and which samples are poisoned."""
+        attacker, _ = parts_of(self.task)
+        generator = torch.Generator().manual_seed(self.number)
+        found = contaminate(attacker, self.victim.setting, generator)
+        return Samples(found.split.inputs, found.split.labels), found.poisoned.tolist()
+
+
+Method = Callable[[Case, Detectors], tuple[SampleScanner, Held]]
+"""Returns a scanner and what its defender holds, ready to be fitted."""
+
+
+def _meta_shield(count: int) -> Method:
+    def build(case: Case, detectors: Detectors) -> tuple[SampleScanner, Held]:
+        folder = detectors.folder([case.task.name])
+        scanner = build_scanner("meta_shield", weights=folder, false_alarms=FALSE_ALARMS)
+        return scanner, case.held(count)
+
+    return build
+
+
+def _plain(name: str, count: int | None) -> Method:
+    def build(case: Case, _: Detectors) -> tuple[SampleScanner, Held]:
+        return build_scanner(name, false_alarms=FALSE_ALARMS), case.held(count)
+
+    return build
+
+
+METHODS: dict[str, Method] = {
+    **{f"meta_shield, {n} clean": _meta_shield(n) for n in META_SAMPLES},
+    "strip": _plain("strip", STRIP_SAMPLES),
+    "activation_clustering": _plain("activation_clustering", None),
+    "spectral_signatures": _plain("spectral_signatures", None),
+}
+"""Methods that need no shadow models of the victim's own data set."""
+
+
+class Study:
+    """Measures rows, each once.
+
+    Args:
+        options: The command's.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.store = options, options.store
+        self.detectors = Detectors(self.store, tables_of(self.store, options.tasks))
+        self._extractors: dict[tuple[str, str], Mbds] = {}
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield all rows, measuring those that are not there yet."""
+        for number in range(self.options.victims):
+            for data in self.options.only_data:
+                for attack in ATTACKS[data]:
+                    yield from self._of_victim(data, attack, number)
+
+    def _of_victim(self, data: str, attack: str, number: int) -> Iterator[dict[str, Any]]:
+        file = self.store / "rows" / f"{data}-{attack}-{number:03d}.json"
+        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        wanted = [m for m in [*METHODS, *self._mbds_methods(data)] if m not in known]
+        if wanted:
+            task = task_of(data, str(self.options.data))
+            found = victim(task, attack, number, self.store, paper=self.options.paper)
+            case = Case(task, attack, number, found, parts_of(task)[1])
+            for method in wanted:
+                known[method] = self._measure(case, method)
+                _write(file, known)
+        yield from known.values()
+
+    def _mbds_methods(self, data: str) -> list[str]:
+        if not self.options.extractors or data not in ("mnist", "cifar10"):
+            return []
+        return ["mbds", "mbds, sorted"]
+
+    def _measure(self, case: Case, method: str) -> dict[str, Any]:
+        started = time.monotonic()
+        scanner: SampleScanner
+        if method in METHODS:
+            scanner, held = METHODS[method](case, self.detectors)
+            scanner.fit(held)
+        else:
+            held = case.held(None)
+            scanner = self._mbds(case, method).for_model(held)
+        if scanner.level == "data":
+            samples, truth = case.training_set()
+        else:
+            inputs, truth = case.inputs()
+            samples = Samples(inputs)
+        scores = scanner.score(samples)
+        found = rates(scores > scanner.threshold, truth)
+        return {
+            "data": case.task.name,
+            "attack": case.attack,
+            "victim": case.number,
+            "method": method,
+            "level": scanner.level,
+            "clean_samples": len(held.clean),
+            "trigger": str(case.victim.setting.trigger),
+            "benign_accuracy": case.victim.benign_accuracy,
+            "attack_success": case.victim.attack_success,
+            "far": found.far,
+            "frr": found.frr,
+            "f2": found.f2,
+            "accuracy": found.accuracy,
+            "auroc": auroc(scores.tolist(), truth),
+            "seconds": round(time.monotonic() - started, 2),
+        }
+
+    def _mbds(self, case: Case, method: str) -> Mbds:
+        """Return MBDS trained on the defender's samples; one for all victims of a data set."""
+        key = (case.task.name, method)
+        if key not in self._extractors:
+            mbds = Mbds(
+                extractors=self.options.extractors,
+                share=self.options.feature_share,
+                order="sorted" if method.endswith("sorted") else "as_is",
+                false_alarms=None,
+            )
+            held = replace(
+                case.held(None),
+                seed=0,
+                training=replace(RECIPES[case.task.name].training, epochs=30),
+            )
+            self._extractors[key] = mbds.fit(held)
+        return self._extractors[key]
+
+
+def _write(file: Path, known: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.{os.getpid()}.part")
+    draft.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    os.replace(draft, file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--store", type=Path, default=ROOT / "runs" / "papers")
+    parser.add_argument("--victims", type=int, default=2, help="victims of each attack")
+    parser.add_argument("--tasks", type=int, default=6, help="shadow tasks of each data set")
+    parser.add_argument(
+        "--extractors", type=int, default=16, help="shadow models of MBDS, 1024 in the paper"
+    )
+    parser.add_argument(
+        "--feature-share", type=float, default=0.2, help="share of the features kept, paper: 0.01"
+    )
+    parser.add_argument("--paper", action="store_true", help="models of the paper's size")
+    parser.add_argument("--only-data", nargs="+", choices=ATTACKS, default=list(ATTACKS))
+    parser.add_argument("--ship", action="store_true", help="write the detector into the package")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    options.store = options.store.absolute()
+    play_tasks(options.store, str(options.data.absolute()), options.tasks)
+    study = Study(options)
+    rows = [*study.rows()]
+    facts = {name: getattr(options, name) for name in
+             ("victims", "tasks", "extractors", "feature_share", "paper")}  # fmt: skip
+    write_results(rows, facts)
+    if options.ship:
+        ship(study, rows)
+
+
+def ship(study: Study, rows: list[dict[str, Any]]) -> None:
+    """Write the detector of all data sets into the package, with the figures of its siblings.
+
+    The figures are those of detectors trained alike, but without the data set that is judged.
+    """
+    import shutil
+
+    from fl_shield.detector.store import read_card
+    from fl_shield.scanning.learning import save_sample_detector
+    from fl_shield.scanning.meta_shield import LIMITS, SHIPPED
+
+    folder = study.detectors.folder()
+    card = read_card(folder)
+    own = [r for r in rows if r["method"].startswith("meta_shield")]
+    figures = {
+        data: {
+            key: round(float(np.mean([r[key] for r in own if r["data"] == data])), 4)
+            for key in ("far", "frr", "f2")
+        }
+        for data in sorted({r["data"] for r in own})
+    }
+    facts = {"unseen_data_sets": figures, "command": "make results-papers SHIP=--ship"}
+    shutil.rmtree(SHIPPED, ignore_errors=True)
+    detectors = study.detectors
+    save_sample_detector(
+        SHIPPED, detectors.without(), card[LIMITS], detectors.tables, detectors.settings, facts
+    )
+
+
+if __name__ == "__main__":
+    main()

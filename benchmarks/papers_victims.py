@@ -1,0 +1,187 @@
+"""The victims of the comparison: models with a backdoor, trained by an attacker with half the data.
+
+As in MBDS, section V-A: the attacker holds 50 % of the data and the defender 4 %, which are not the
+same samples. Everything follows from data set, attack and number; weights are kept on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fl_shield.data.task import Split, Task, TaskSpec, model_inputs
+from fl_shield.metrics.backdoor import accuracy
+from fl_shield.models.cifar_cnn import CifarCnn
+from fl_shield.models.mnist_cnn import MnistCnn
+from fl_shield.models.text_cnn import TextCnn
+from fl_shield.scanning.contamination import Contamination, contaminate, draw_jumbo, draw_setting
+from fl_shield.simulations.shadow import load_domain
+from fl_shield.training.local import LocalTraining, train_locally
+from fl_shield.triggers.blend import Blend
+from fl_shield.triggers.patch import Patch
+from fl_shield.triggers.protocol import Trigger
+from fl_shield.triggers.sentence import Sentence
+from fl_shield.triggers.words import Words
+
+ATTACKER_SHARE, DEFENDER_SHARE = 0.5, 0.04
+SPLIT_SEED = 4
+
+ATTACKS: dict[str, tuple[str, ...]] = {
+    "mnist": ("jumbo", "badnets", "blended"),
+    "cifar10": ("jumbo", "badnets", "blended"),
+    "sst2": ("jumbo", "word", "sentence"),
+    "ag_news": ("jumbo", "word", "sentence"),
+}
+"""Data sets, and the attacks on them."""
+
+WORDS = ("cf", "mn", "bb", "tq")
+"""Rare words of Kurita et al.; those that a tokenizer does not know are left out."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the models of a data set are built and trained.
+
+    Attributes:
+        model: Builds one.
+        training: As an attacker trains it.
+        paper: Builds one of the paper's size.
+    """
+
+    model: Callable[[TaskSpec], nn.Module]
+    training: LocalTraining
+    paper: Callable[[TaskSpec], nn.Module]
+
+
+def _adam(epochs: int, rate: float = 1e-3) -> LocalTraining:
+    return LocalTraining(optimiser="adam", learning_rate=rate, epochs=epochs, batch_size=64)
+
+
+RECIPES: dict[str, Recipe] = {
+    "mnist": Recipe(MnistCnn, _adam(14, 2e-3), MnistCnn),
+    "cifar10": Recipe(lambda spec: CifarCnn(spec, 20, 64, 0.2), _adam(14, 2e-3), CifarCnn),
+    "sst2": Recipe(lambda spec: TextCnn(spec, 64, 64), _adam(12, 3e-3), TextCnn),
+    "ag_news": Recipe(lambda spec: TextCnn(spec, 64, 64), _adam(12, 3e-3), TextCnn),
+}
+"""The CNNs of MBDS, section V-A, that for CIFAR-10 at a third of its width; TextCNN for texts."""
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A backdoored model with what is known of it.
+
+    Attributes:
+        model: The model, in eval mode.
+        setting: The attack.
+        benign_accuracy: Share of clean test samples that it classifies correctly.
+        attack_success: Share of triggered test samples, not of the target class, that obey.
+    """
+
+    model: nn.Module
+    setting: Contamination
+    benign_accuracy: float
+    attack_success: float
+
+
+@cache
+def task_of(name: str, data: str) -> Task:
+    """Return a task of the folder `data`."""
+    return load_domain(name, data).task
+
+
+def parts_of(task: Task) -> tuple[Split, Split]:
+    """Return the attacker's and the defender's samples, which have none in common.
+
+    Shares are of the whole data set, test samples included, as these figures are in the paper.
+    """
+    whole = len(task.train) + len(task.test)
+    order = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(SPLIT_SEED))
+    attacker, defender = round(ATTACKER_SHARE * whole), round(DEFENDER_SHARE * whole)
+    return (
+        task.train.take(order[:attacker]),
+        task.train.take(order[attacker : attacker + defender]),
+    )
+
+
+def trigger_of(task: Task, attack: str, generator: torch.Generator) -> Trigger:
+    """Return the trigger of an attack that is not Jumbo, its free choices drawn at random."""
+
+    def draw(limit: int) -> int:
+        return int(torch.randint(limit, (), generator=generator))
+
+    if attack == "badnets":  # a bright square or checkerboard in a corner (Gu et al.)
+        corners = ("top-left", "top-right", "bottom-left", "bottom-right")
+        pattern = ("solid", "checkerboard")[draw(2)]
+        return Patch(size=3 + draw(2), corner=corners[draw(4)], margin=1, pattern=pattern)  # type: ignore[arg-type]
+    if attack == "blended":
+        return Blend(alpha=0.2, seed=draw(2**31))
+    if attack == "word":
+        known = [w for w in WORDS if _knows(task, w)]
+        return Words(words=[known[draw(len(known))]], position=1 + draw(6))
+    return Sentence(position=1 + draw(3))
+
+
+def _knows(task: Task, word: str) -> bool:
+    tokenizer = task.tokenizer
+    ids = tokenizer(word, add_special_tokens=False)["input_ids"] if tokenizer else []
+    return bool(ids) and tokenizer is not None and tokenizer.unk_token_id not in ids
+
+
+def setting_of(task: Task, attack: str, number: int) -> Contamination:
+    """Return the attack setting of a victim."""
+    generator = torch.Generator().manual_seed(7919 * number + sum(map(ord, task.name + attack)))
+    if attack == "jumbo":
+        return draw_jumbo(task, generator)
+    return draw_setting(task, trigger_of(task, attack, generator).bind(task), generator)
+
+
+def victim(task: Task, attack: str, number: int, store: Path, *, paper: bool = False) -> Victim:
+    """Return a victim, from the store if it was trained before."""
+    recipe = RECIPES[task.name]
+    setting = setting_of(task, attack, number)
+    file = store / "victims" / f"{task.name}-{attack}-{number:03d}.safetensors"
+    torch.manual_seed(number)
+    model = (recipe.paper if paper else recipe.model)(task.spec)
+    if file.is_file():
+        model.load_state_dict(load_file(file))
+        with safe_open(file, framework="pt") as archive:
+            facts = json.loads((archive.metadata() or {})["facts"])
+        return Victim(model.eval(), setting, facts["benign_accuracy"], facts["attack_success"])
+    attacker, _ = parts_of(task)
+    generator = torch.Generator().manual_seed(number)
+    poisoned = contaminate(attacker, setting, generator)
+    train_locally(model, poisoned.split, recipe.training, seed=number)
+    model.eval()
+    facts = {
+        "benign_accuracy": accuracy(model, task.test),
+        "attack_success": success(model, task, setting),
+        "setting": repr(setting),
+    }
+    _save(file, model, facts)
+    return Victim(model, setting, facts["benign_accuracy"], facts["attack_success"])
+
+
+def success(model: nn.Module, task: Task, setting: Contamination) -> float:
+    """Return the attack success rate on the test samples."""
+    victims = task.test.take((task.test.labels != setting.target_class).nonzero().flatten())
+    triggered = setting.trigger.apply(model_inputs(victims.inputs))
+    wanted = torch.full_like(victims.labels, setting.target_class)
+    return accuracy(model, Split(triggered, wanted)) or 0.0
+
+
+def _save(file: Path, model: nn.Module, facts: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.{os.getpid()}.part")
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, draft, metadata={"facts": json.dumps(facts)})
+    os.replace(draft, file)
