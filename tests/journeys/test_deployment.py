@@ -12,18 +12,22 @@ import subprocess
 import time
 import tomllib
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Context, RecordDict
 from flwr.cli.supernode.register import try_load_public_key
 from flwr.common.config import flatten_dict, parse_config_args
+from flwr.supercore.task_identity import TaskIdentity
 from safetensors.torch import load_file
 
 from fl_shield.audit import read_audit
 from fl_shield.strategies import options_from_run_config
+from tests._loopback_grid import LoopbackGrid
 from tests.journeys._commands import ROOT
 from tests.journeys._deployment import Deployment, deployment, run_status, write_node_key
 
@@ -49,7 +53,7 @@ def start_nodes(deployed: Deployment) -> dict[int, int]:
     return partition_of
 
 
-def listed_keys() -> dict[str, object]:
+def listed_keys() -> dict[str, bool | float | int | str]:
     """Return the keys that the app lists for `--run-config`, with their defaults."""
     project = tomllib.loads((APP / "pyproject.toml").read_text(encoding="utf-8"))
     return dict(flatten_dict(project["tool"]["flwr"]["app"]["config"]))
@@ -85,6 +89,41 @@ def test_the_keys_of_the_app_and_of_the_page_are_options_of_the_shield() -> None
         "policy": "drop",
         "max_drop_share": 0.45,
     }
+
+
+def attack_success(folder: Path, monkeypatch: pytest.MonkeyPatch, policy: str) -> float:
+    """Run the app in one process, and return what share of patched digits becomes a zero."""
+    for name in ("_run_id", "_task_id", "_node_id"):  # messages ask the process for its identity
+        monkeypatch.setattr(TaskIdentity, name, 1)
+    monkeypatch.syspath_prepend(str(APP))
+    task, client_app, server_app = (
+        import_module(f"shielded_digits.{name}") for name in ("task", "client_app", "server_app")
+    )
+    final = folder / f"{policy}.safetensors"
+    config = listed_keys() | {
+        "shield.policy": policy,
+        "shield.clip-survivors": policy == "drop",
+        "model-file": str(final),
+    }
+    grid = LoopbackGrid(client_app.app, NODES)
+    for context in grid._contexts.values():
+        context.run_config.update(config)
+        context.node_config["malicious"] = context.node_config["partition-id"] == MALICIOUS
+    server_app.app(grid, Context(1, 1, {}, RecordDict(), config))
+    model = task.Net()
+    model.load_state_dict(load_file(final))
+    _, (images, labels) = task.server_samples()
+    assert task.accuracy(model, (images, labels)) > 0.7
+    triggered = client_app.BACKDOOR.trigger.apply(images[labels != 0])
+    return float(task.accuracy(model, (triggered, torch.zeros(len(triggered)))))
+
+
+def test_the_backdoor_of_the_example_takes_hold_unless_the_shield_drops_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example would show nothing if its attack came to nothing by itself."""
+    assert attack_success(tmp_path, monkeypatch, "monitor") > 0.5
+    assert attack_success(tmp_path, monkeypatch, "drop") < 0.1
 
 
 @pytest.mark.skipif(
