@@ -19,10 +19,10 @@ import yaml
 from fl_shield.errors import ConfigurationError, expected, raise_all, unknown
 from fl_shield.simulations.composing import FOLDER
 
-GROUPS = {"data": "data", "attacks": "attack", "triggers": "trigger", "defences": "defence"}
+GROUPS = {"data_sets": "data", "attacks": "attack", "triggers": "trigger", "defences": "defence"}
 """Parts of a catalogue, and the group of `conf/` whose options need no entry."""
 
-PARTS_OF_DATA = ("settings", "attacks", "defences", "warm_start")
+PARTS_OF_DATA = ("settings", "attacks", "triggers", "defences", "warm_start")
 """What the entry of a data set may hold besides a plain list of overrides."""
 
 
@@ -32,8 +32,8 @@ class Catalogue:
 
     Attributes:
         entries: Part to name to overrides; the entry of a data set may be a mapping with
-            `settings`, `attacks` and `defences` (further overrides where those meet the data set)
-            and `warm_start` (clean rounds before every cell of it).
+            `settings`, `attacks`, `triggers` and `defences` (further overrides where those meet the
+            data set) and `warm_start` (clean rounds before every cell of it).
         data_root: Folder of data sets that are files, None if there is none.
         detectors: Folder of detectors that leave out a data set each, None if there is none.
         config_dir: Folder of the user's own that adds options to the groups, None without one.
@@ -59,7 +59,7 @@ class Catalogue:
             found = [f"{GROUPS[part]}={name}"]
         else:
             found = _texts(entry.get("settings") or [] if isinstance(entry, Mapping) else entry)
-            if part == "data" and not any(text.startswith("data=") for text in found):
+            if part == "data_sets" and not any(text.startswith("data=") for text in found):
                 found = [f"data={name}", *found]
         if data is not None:
             found = [*found, *_texts((self._data_entry(data).get(part) or {}).get(name) or [])]
@@ -73,7 +73,7 @@ class Catalogue:
     def trigger(self, data: str, attack: str) -> str:
         """Return the trigger that is used where a study names none: the attack's, or the data's."""
         overrides = [
-            *self.overrides("data", data),
+            *self.overrides("data_sets", data),
             *(self.overrides("attacks", attack, data) if attack else ()),
         ]
         chosen = [text.partition("=")[2] for text in overrides if text.startswith("trigger=")]
@@ -120,7 +120,7 @@ class Catalogue:
         ]
 
     def _data_entry(self, data: str) -> Mapping[str, Any]:
-        entry = (self.entries.get("data") or {}).get(data)
+        entry = (self.entries.get("data_sets") or {}).get(data)
         return entry if isinstance(entry, Mapping) else {}
 
 
@@ -139,7 +139,7 @@ def catalogue_of(config: Mapping[str, Any], config_dir: str | None = None) -> Ca
     for part, named in entries.items():
         for name, entry in (named or {}).items():
             where = f"catalogue.{part}.{name}"
-            if part == "data" and isinstance(entry, Mapping):
+            if part == "data_sets" and isinstance(entry, Mapping):
                 problems += [
                     unknown(f"part of {where}", str(key), PARTS_OF_DATA)
                     for key in entry

@@ -17,7 +17,7 @@ from fl_shield.errors import ConfigurationError, expected, raise_all, unknown
 from fl_shield.simulations.arms import Arm, arm_of
 from fl_shield.simulations.study_catalogue import Catalogue
 
-LISTS = ("data", "attacks", "triggers", "attackers", "defences", "seeds")
+LISTS = ("data_sets", "attacks", "triggers", "attackers", "defences", "seeds")
 """The lists of a group, in the order in which cells are made."""
 
 NO_ATTACK = "clean"
@@ -139,7 +139,7 @@ def _as_list(value: object) -> list[Any]:
 def _problems(lists: Mapping[str, list[Any]], catalogue: Catalogue) -> list[str]:
     problems = []
     for name, kind, known in (
-        ("data", "data set", catalogue.names("data")),
+        ("data_sets", "data set", catalogue.names("data_sets")),
         ("attacks", "attack", catalogue.names("attacks")),
         ("triggers", "trigger", catalogue.names("triggers")),
         ("defences", "defence", catalogue.names("defences")),
@@ -188,7 +188,7 @@ def _filters(
 def _product(lists: Mapping[str, list[Any]], catalogue: Catalogue) -> Iterator[Cell]:
     triggers = lists["triggers"] or [None]
     for data, attack, trigger, attackers, defence, seed in product(
-        lists["data"], lists["attacks"], triggers, lists["attackers"], lists["defences"],
+        lists["data_sets"], lists["attacks"], triggers, lists["attackers"], lists["defences"],
         lists["seeds"],
     ):  # fmt: skip
         if attackers:

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fl_shield.errors import FlShieldError, expected, raise_all, unknown
+from fl_shield.errors import FlShieldError, expected, raise_all
 from fl_shield.simulations.arms import ARMS
 from fl_shield.simulations.composing import FOLDER, STUDIES, compose_config
 from fl_shield.simulations.requirements import unmet
@@ -21,6 +21,19 @@ from fl_shield.simulations.study_job import Job
 
 WARM = "warm"
 """What stands for the defence of the clean rounds that a data set's cells start from."""
+
+
+GRID_OF = {
+    "data": "data_sets=[mnist]",
+    "attack": "attacks=[badnets]",
+    "trigger": "triggers=[patch]",
+    "defence": "defences=[none,meta_shield]",
+    "seed": "seeds=[0]",
+    "arms": "attackers=[0,0.2] and defences=[none,meta_shield]",
+    "run_name": "name=…",
+    "output_root": "folder=DIR",
+}
+"""Settings of `fl-shield simulate` that a study decides, and how it is told."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +61,24 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the overrides of the study itself, and those of every cell of it.
 
     A setting of `conf/study.yaml` is the study's; any other is one of `fl-shield simulate`.
+
+    Raises:
+        ConfigurationError: if one sets for all cells what tells them apart.
     """
     primary = OmegaConf.load(FOLDER / f"{STUDIES}.yaml")
     own: list[str] = []
     cells: list[str] = []
+    problems: list[str] = []
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
         is_own = key == STUDIES or key.split(".")[0] == "catalogue" or (key in primary)
         (own if is_own else cells).append(override)
+        if key in GRID_OF:
+            problems.append(
+                f"A study sets `{key}` for each of its cells. Choose its lists instead: "
+                f"{GRID_OF[key]}."
+            )
+    raise_all(problems)
     return own, cells
 
 
@@ -156,7 +179,7 @@ class _Overrides:
     def of(self, cell: Cell) -> tuple[str, ...]:
         """Return what `fl-shield simulate` would be told for a cell."""
         names = self.catalogue
-        found = [*self._shared(), *names.overrides("data", cell.data)]
+        found = [*self._shared(), *names.overrides("data_sets", cell.data)]
         if cell.attackers:
             found += names.overrides("attacks", cell.attack, cell.data)
             found += names.overrides("triggers", cell.trigger, cell.data)
@@ -168,7 +191,7 @@ class _Overrides:
 
     def of_warm(self, cell: Cell) -> tuple[str, ...]:
         """Return the same for the clean rounds that the cells of a data set and seed start from."""
-        found = [*self._shared(), *self.catalogue.overrides("data", cell.data)]
+        found = [*self._shared(), *self.catalogue.overrides("data_sets", cell.data)]
         found += self.catalogue.overrides("defences", NO_DEFENCE)
         ended = self._ended(found, cell)
         return _last_of_each([*ended, f"rounds={self.warm_rounds(cell.data)}"])
@@ -177,14 +200,13 @@ class _Overrides:
         return [str(text) for text in self.config["settings"]]
 
     def _ended(self, found: list[str], cell: Cell) -> tuple[str, ...]:
-        tracking = [f"tracking={self.config['tracking']}"]
-        if self.config["tracking"] == "wandb":
-            tracking.append(f"tracking.group={self.config['name']}")
         fixed = [
             f"attackers={cell.attackers}", f"arms=[{cell.arm.name}]", f"seed={cell.seed}",
             f"output_root='{self.folder}'", f"run_name={cell.name}",
         ]  # fmt: skip
-        texts = [*found, *tracking, *self.last]
+        texts = ["tracking=none", *found, *self.last]
+        if _last_of_each(texts)[0] == "tracking=wandb":
+            texts.append(f"tracking.group={self.config['name']}")
         needs_count = any("{num_attackers}" in text for text in texts)
         count = self._num_attackers(cell, texts) if needs_count else 0
         return _last_of_each([*self.catalogue.filled(texts, cell.data, count), *fixed])
@@ -224,6 +246,4 @@ def _problems(config: Mapping[str, Any]) -> list[str]:
         )
     if not str(config["name"] or "").strip() or "/" in str(config["name"]):
         problems.append(expected("name", "a name for the study, without slashes", config["name"]))
-    if config["tracking"] not in ("none", "wandb"):
-        problems.append(unknown("tracking", str(config["tracking"]), ("none", "wandb")))
     return problems

@@ -76,15 +76,17 @@ class StudyProgress:
 
     def failed(self, name: str, error: Exception) -> None:
         """Show a cell that broke off."""
-        self._step(f"{name}: failed, {str(error).splitlines()[0] if str(error) else error!r}")
+        reason = str(error).strip() or type(error).__name__
+        self._step(f"{name}: failed, {reason.splitlines()[0]}")
 
     def _step(self, line: str) -> None:
         self._finished += 1
         done = self._before + self._finished
-        self._bar.update(self._task, completed=done, left=self.time_left)
-        count = "" if self._console.is_terminal else f"[{done}/{self._total}] "
-        left = "" if self._console.is_terminal else f"  ({self.time_left})"
-        self._console.print(f"{count}{line}{left}", highlight=False, soft_wrap=True, markup=False)
+        left = self.time_left
+        self._bar.update(self._task, completed=done, left=left)
+        if not self._console.is_terminal:
+            line = f"[{done}/{self._total}] {line}  ({left})"
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def duration(seconds: float) -> str:

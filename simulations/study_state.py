@@ -19,6 +19,7 @@ IRRELEVANT = (
     "run_name",
     "round_timeout",
     "device",
+    "engine",
     "simulation",
     "tracking",
     "seed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -57,7 +58,7 @@ def _heat_map(data: str, share: float, groups: list[Group]) -> Plot:
         for g in groups
     )
     return Plot(
-        name=f"heat_map_{data}_{100 * share:.0f}",
+        name=f"heat_map_{re.sub(r'[^A-Za-z0-9.-]+', '_', data)}_{100 * share:.0f}",
         title=f"Attack × defence, {data}, {100 * share:g} % attackers",
         how_to_read=(
             "Final attack success rate in percent, mean over seeds. The first line is what the "
