@@ -15,6 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fl_shield.simulations.audit_models import add_model_options
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -47,6 +49,9 @@ Judge captured rounds again, away from the server, or sum up the audit log of a 
       taken: nothing but logits can be read from it.
   fl-shield audit audit.jsonl
       The log written by MetaShield(…, audit_log=FILE): a line a node.
+  fl-shield audit --model my_model:Net --weights net.safetensors --clean DIR
+      A whole model, judged with clean samples: a folder of images, one sub-folder a class, or an
+      .npz or safetensors file with `inputs` and `labels`. docs/repair.md says more.
 
 Probes are clean samples in the form the model takes: a safetensors file with a tensor `inputs`, or
 with `input_ids`, `attention_mask` and what else the model takes by name, and with `labels` or not.
@@ -67,7 +72,9 @@ def add_audit_command(commands: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    audit.add_argument("source", metavar="CAPTURE|LOG", help="folder of a capture, or audit log")
+    audit.add_argument(
+        "source", metavar="CAPTURE|LOG", nargs="?", help="folder of a capture, or audit log"
+    )
     audit.add_argument("--model", metavar="MODULE:FACTORY", help="code that makes the model")
     audit.add_argument("--model-file", metavar="FILE", help="model written by torch.export.save")
     audit.add_argument("--probes", metavar="FILE", help="safetensors file of clean samples")
@@ -87,6 +94,7 @@ def add_audit_command(commands: Any) -> None:
     )  # fmt: skip
     audit.add_argument("--device", metavar="NAME", help="where the model runs, for example cuda")
     audit.add_argument("--json", metavar="FILE", help="also write the findings as JSON; - prints")
+    add_model_options(audit)
     audit.set_defaults(run=run_audit)
 
 
@@ -96,24 +104,36 @@ def run_audit(options: argparse.Namespace) -> int:
     Raises:
         FlShieldError: in one sentence, if a file or an option is wrong.
     """
-    from fl_shield.errors import ConfigurationError, expected
-
-    source = Path(options.source).expanduser()
-    if not source.exists():
-        raise ConfigurationError(
-            expected("audit", "a folder of captures or an audit log", str(source))
-        )
-    is_log = source.is_file() and source.name != "manifest.json"
-    if is_log:
-        report, suspects = _audit_log(source, options)
-    else:
-        folder = source.parent if source.is_file() else source
-        report, suspects = _audit_captures(folder, options)
+    report, suspects = _audit(options)
     if options.json not in (None, "-"):
         _write(Path(options.json).expanduser(), report)
     elif options.json == "-":
         print(json.dumps(report, indent=1, allow_nan=False))
     return EXIT_SUSPECTS if suspects else 0
+
+
+def _audit(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Audit whatever was named; return the report and the number of suspects."""
+    from fl_shield.errors import ConfigurationError, expected
+    from fl_shield.simulations.audit_models import audit_models, refuse_model_options
+
+    if options.clean is not None:
+        report, suspects = audit_models(options)
+        return {"format": FORMAT, "version": VERSION, **report}, suspects
+    refuse_model_options(options)
+    if options.source is None:
+        raise ConfigurationError(
+            "Nothing to audit: name a folder of captures or an audit log, or judge a whole model "
+            "with --model, --weights and --clean."
+        )
+    source = Path(options.source).expanduser()
+    if not source.exists():
+        raise ConfigurationError(
+            expected("audit", "a folder of captures or an audit log", str(source))
+        )
+    if source.is_file() and source.name != "manifest.json":
+        return _audit_log(source, options)
+    return _audit_captures(source.parent if source.is_file() else source, options)
 
 
 def _audit_captures(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], int]:

@@ -13,6 +13,11 @@ SCANNERS: dict[str, str] = {
     "strip": "fl_shield.scanning.strip:Strip",
     "spectral_signatures": "fl_shield.scanning.spectral:SpectralSignatures",
     "activation_clustering": "fl_shield.scanning.activation_clustering:ActivationClustering",
+    "meta_shield_model": "fl_shield.scanning.models.meta_shield:MetaShieldModels",
+    "mntd": "fl_shield.scanning.models.mntd:Mntd",
+    "neural_cleanse": "fl_shield.scanning.models.neural_cleanse:NeuralCleanse",
+    "dl_tnd": "fl_shield.scanning.models.dl_tnd:DataLimitedTnd",
+    "df_tnd": "fl_shield.scanning.models.df_tnd:DataFreeTnd",
 }
 """Name to `module:class`; a module is imported when its scanner is first asked for."""
 

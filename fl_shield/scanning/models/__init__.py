@@ -1,0 +1,1 @@
+"""Scanners of whole models: trigger synthesis, model diagnosis, meta neural analysis."""

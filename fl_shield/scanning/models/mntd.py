@@ -1,0 +1,234 @@
+"""MNTD, Meta Neural Trojan Detection (Xu et al., S&P 2021): a classifier of classifiers.
+
+Shadow models with and without Jumbo backdoors answer a handful of *queries*; the meta-classifier
+reads the answers. Queries are trained together with it (*query tuning*, section IV-C): they end up
+where backdoored models answer unlike clean ones. Only models that take the same inputs and have
+the same classes as the shadows can be judged.
+
+The robust variant (section VI) draws the first layer of the meta-classifier at random, and keeps it
+so: an attacker who knows all but that draw cannot train against it. Keep the seed secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fl_shield.activations.penultimate import logits_of
+from fl_shield.errors import ConfigurationError, ModelError, expected, raise_all
+from fl_shield.scanning.calibration import conformal_threshold
+from fl_shield.scanning.models.base import LIMIT, frozen, require_classes
+from fl_shield.scanning.models.queries import query_model, starting_queries
+from fl_shield.scanning.models.shadows import Shadow, train_shadows
+from fl_shield.scanning.protocol import Held, Level, Scores, not_fitted
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaClassifierTraining:
+    """How the meta-classifier is trained; defaults are those of the authors' program.
+
+    Attributes:
+        queries: Inputs that every model answers.
+        hidden: Hidden units.
+        epochs: Passes over the shadows.
+        learning_rate: Step size of Adam, one shadow a step.
+        robust: Whether the first layer stays as it was drawn.
+        seed: Seed of queries, weights and order.
+
+    Raises:
+        ConfigurationError: if a setting is impossible.
+    """
+
+    queries: int = 10
+    hidden: int = 20
+    epochs: int = 10
+    learning_rate: float = 1e-3
+    robust: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check all settings at once."""
+        problems = [
+            expected(name, "1 or more", getattr(self, name))
+            for name in ("queries", "hidden", "epochs")
+            if getattr(self, name) < 1
+        ]
+        if not self.learning_rate > 0:
+            problems.append(expected("learning_rate", "above 0", self.learning_rate))
+        raise_all(problems)
+
+
+class MetaClassifier(nn.Module):
+    """`w₂ · ReLU(W₁ [f(q₁); …; f(q_k)])` (section IV-B).
+
+    Args:
+        queries: `(queries, …)` where the queries start.
+        num_classes: Classes of the models.
+        training: Sizes, and whether the first layer is fixed.
+    """
+
+    def __init__(self, queries: Tensor, num_classes: int, training: MetaClassifierTraining) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(queries.clone())
+        self.first = nn.Linear(len(queries) * num_classes, training.hidden)
+        self.last = nn.Linear(training.hidden, 1)
+        if training.robust:
+            nn.init.normal_(self.first.weight, std=self.first.in_features**-0.5)
+            self.first.requires_grad_(False)
+
+    def forward(self, answers: Tensor) -> Tensor:
+        """Return the log-odds of a backdoor, from the answers `(queries, classes)` of a model."""
+        odds: Tensor = self.last(functional.relu(self.first(answers.flatten())))
+        return odds[0]
+
+
+Ask = Callable[[nn.Module, Tensor], Tensor]
+"""Returns what a model answers to queries."""
+
+
+def train_meta_classifier(
+    classifier: MetaClassifier,
+    shadows: Sequence[Shadow],
+    training: MetaClassifierTraining,
+    ask: Ask,
+) -> None:
+    """Train queries and meta-classifier together, in place (section IV-C, eq. 6).
+
+    Args:
+        classifier: What is trained.
+        shadows: Models with and without a backdoor.
+        training: How.
+        ask: How a model is queried.
+    """
+    variables = [p for p in classifier.parameters() if p.requires_grad]
+    optimiser = torch.optim.Adam(variables, lr=training.learning_rate)
+    generator = torch.Generator().manual_seed(training.seed)
+    for _ in range(training.epochs):
+        for index in torch.randperm(len(shadows), generator=generator).tolist():
+            truth = torch.tensor(float(shadows[index].attack is not None))
+            optimiser.zero_grad(set_to_none=True)
+            odds = classifier(ask(shadows[index].model, classifier.queries))
+            loss = functional.binary_cross_entropy_with_logits(odds, truth)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+
+
+class Mntd:
+    """Scores models by the log-odds of the meta-classifier.
+
+    Args:
+        shadows: Shadow models of each kind, with and without a backdoor; 2,048 in the paper.
+        calibration: Further clean shadows, for the threshold.
+        false_alarms: Share of clean models that may be suspected.
+        training: How the meta-classifier is trained.
+
+    Raises:
+        ConfigurationError: if a setting is impossible, or there are too few shadows for the rate.
+    """
+
+    name: ClassVar[str] = "mntd"
+    level: ClassVar[Level] = "model"
+
+    def __init__(
+        self,
+        *,
+        shadows: int = 64,
+        calibration: int = 19,
+        false_alarms: float = 0.05,
+        training: MetaClassifierTraining | None = None,
+    ) -> None:
+        if shadows < 1:
+            raise ConfigurationError(expected("shadows", "1 or more", shadows))
+        conformal_threshold(np.zeros(max(calibration, 0)), false_alarms, "shadow models")
+        self.shadows, self.calibration, self.false_alarms = shadows, calibration, false_alarms
+        self.training = training or MetaClassifierTraining()
+        self._classifier: MetaClassifier | None = None
+        self._held: Held | None = None
+        self._threshold = 0.0
+
+    def __repr__(self) -> str:
+        return f"Mntd(shadows={self.shadows}, training={self.training!r})"
+
+    def fit(self, held: Held) -> Self:
+        """Train shadows, queries and meta-classifier; return the scanner.
+
+        Raises:
+            ConfigurationError: if there are no labels, no architecture, a single class or too few
+                clean samples.
+        """
+        require_classes(held, self.name)
+        clean = self.shadows + self.calibration
+        trained = train_shadows(held, clean, self.shadows, self.name)
+        return self.fit_on(held, trained[self.calibration :], trained[: self.calibration])
+
+    def fit_on(self, held: Held, shadows: Sequence[Shadow], calibration: Sequence[Shadow]) -> Self:
+        """Train queries and meta-classifier on shadows that are there already.
+
+        Args:
+            held: What the defender holds; no labels or architecture are needed.
+            shadows: Models with and without a backdoor.
+            calibration: Clean models that are not among them.
+
+        Raises:
+            ConfigurationError: if shadows of one kind are missing, or there are too few for the
+                rate of false alarms.
+        """
+        if len({shadow.attack is None for shadow in shadows}) < 2:
+            raise ConfigurationError(
+                expected("shadows", "models with a backdoor and models without", len(shadows))
+            )
+        queries = starting_queries(held, self.training.queries, self.training.seed, self.name)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.training.seed)
+            classifier = MetaClassifier(queries, held.spec.num_classes, self.training)
+        frozen_ones = [Shadow(frozen(s.model), s.attack) for s in shadows]
+        train_meta_classifier(classifier, frozen_ones, self.training, query_model(held))
+        self._held, self._classifier = held, classifier.eval().requires_grad_(False)
+        clean = self.score([shadow.model for shadow in calibration])
+        self._threshold = conformal_threshold(clean, self.false_alarms, "shadow models")
+        return self
+
+    def score(self, judged: Sequence[nn.Module]) -> Scores:
+        """Return `(models,)` log-odds, finite; the models are left as they were.
+
+        Raises:
+            ConfigurationError: if the scanner is not fitted.
+            ModelError: if a model takes other inputs or has other classes than the shadows.
+        """
+        if self._classifier is None or self._held is None:
+            raise not_fitted(self.name)
+        ask = query_model(self._held)
+        scores = [self._log_odds(self._classifier, frozen(model), ask) for model in judged]
+        limited = np.nan_to_num(np.array(scores, dtype=np.float64), nan=LIMIT)
+        return np.clip(limited, -LIMIT, LIMIT)
+
+    @property
+    def threshold(self) -> float:
+        """Score above which a model is suspected.
+
+        Raises:
+            ConfigurationError: if the scanner is not fitted.
+        """
+        if self._classifier is None:
+            raise not_fitted(self.name)
+        return self._threshold
+
+    def _log_odds(self, classifier: MetaClassifier, model: nn.Module, ask: Ask) -> float:
+        with torch.no_grad():
+            answers = logits_of(ask(model, classifier.queries))
+            wanted = classifier.first.in_features // len(classifier.queries)
+            if answers.shape[1] != wanted:
+                raise ModelError(
+                    expected(
+                        "model",
+                        f"a model of the shadows' {wanted} classes",
+                        f"one of {answers.shape[1]}",
+                    )
+                )
+            return float(classifier(answers))

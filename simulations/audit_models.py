@@ -1,0 +1,229 @@
+"""`fl-shield audit --clean …`: whole models, judged with the clean samples of the defender."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fl_shield.errors import ConfigurationError, expected
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fl_shield.data.task import TaskSpec
+    from fl_shield.scanning.model_audit import ModelJudgement
+    from fl_shield.scanning.protocol import Held
+    from fl_shield.simulations.filter_inputs import NamedSamples
+
+DEFAULT_SCANNER = "meta_shield_model"
+DEFAULT_SHADOWS = 19
+"""As many as a rate of false alarms of 5 % takes."""
+
+ONLY_HERE = ("weights", "scanner", "shadows", "false_alarms", "seed", "pad_id")
+"""Options that mean nothing without `--clean`."""
+
+NOT_HERE = ("probes", "threshold", "evidence_threshold", "device")
+"""Options of captures that mean nothing to a whole model."""
+
+
+def add_model_options(audit: argparse.ArgumentParser) -> None:
+    """Add the options of whole models."""
+    group = audit.add_argument_group("whole models")
+    group.add_argument("--clean", metavar="PATH", help="clean samples: judge a whole model")
+    group.add_argument(
+        "--weights", metavar="FILE", nargs="+",
+        help="safetensors files of --model's weights, each a model to judge",
+    )  # fmt: skip
+    group.add_argument(
+        "--scanner", metavar="NAME", nargs="+",
+        help=f"{DEFAULT_SCANNER} (default), mntd, neural_cleanse, dl_tnd, df_tnd; several are "
+        "combined",
+    )  # fmt: skip
+    group.add_argument(
+        "--shadows", type=int, metavar="N",
+        help=f"clean models to train for the thresholds (default: {DEFAULT_SHADOWS}; with "
+        "--model-file 0, the published thresholds)",
+    )  # fmt: skip
+    group.add_argument(
+        "--false-alarms", type=float, metavar="X",
+        help="share of clean models that may be suspected (default: 0.05)",
+    )  # fmt: skip
+    group.add_argument("--pad-id", type=int, metavar="ID", help="padding token of texts")
+    group.add_argument("--seed", type=int, metavar="N", help="seed of shadows and searches")
+
+
+def refuse_model_options(options: argparse.Namespace) -> None:
+    """Refuse what only a whole model is judged with.
+
+    Raises:
+        ConfigurationError: naming the option.
+    """
+    for name in ONLY_HERE:
+        if getattr(options, name) is not None:
+            raise ConfigurationError(
+                f"--{name.replace('_', '-')} goes with --clean PATH, which judges a whole model."
+            )
+
+
+def audit_models(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Judge whole models; return the report and the number of suspected models.
+
+    Raises:
+        FlShieldError: in one sentence, if a file or an option is wrong.
+    """
+    from fl_shield.scanning.model_audit import judge_models
+    from fl_shield.simulations.filter_inputs import read_samples
+
+    if options.source is not None:
+        raise ConfigurationError(
+            f"--clean judges a whole model, and {options.source} is a capture or a log. "
+            "Give one or the other."
+        )
+    for name in NOT_HERE:
+        if getattr(options, name) is not None:
+            raise ConfigurationError(f"--{name.replace('_', '-')} does not go with --clean.")
+    clean = read_samples("--clean", options.clean)
+    names, models = _models(options, clean)
+    shadows = options.shadows
+    if shadows is None:
+        shadows = DEFAULT_SHADOWS if options.model is not None else 0
+    if shadows < 0:
+        raise ConfigurationError(expected("--shadows", "0 or more", shadows))
+    false_alarms = 0.05 if options.false_alarms is None else options.false_alarms
+    judgements = judge_models(
+        models,
+        _held(options, clean, models[0]),
+        options.scanner or [DEFAULT_SCANNER],
+        shadows=shadows,
+        false_alarms=false_alarms,
+    )
+    suspected = judgements[-1].suspected()
+    if len(judgements) > 1 and judgements[-1].scanner != "ensemble":
+        # Published thresholds have no common unit: each scanner speaks for itself.
+        suspected = [any(flags) for flags in zip(*(j.suspected() for j in judgements), strict=True)]
+    if options.json != "-":
+        _print(names, judgements, suspected)
+    report = {
+        "source": str(options.clean),
+        "clean_samples": len(clean),
+        "shadows": shadows,
+        "false_alarms": false_alarms,
+        "suspects": [name for name, flag in zip(names, suspected, strict=True) if flag],
+        "models": [
+            {
+                "name": name,
+                "suspected": suspected[row],
+                "scanners": [
+                    {
+                        "scanner": j.scanner,
+                        "score": float(j.scores[row]),
+                        "threshold": j.threshold,
+                        "calibrated": j.calibrated,
+                        "suspected": j.suspected()[row],
+                    }
+                    for j in judgements
+                ],
+            }
+            for row, name in enumerate(names)
+        ],
+    }
+    return report, sum(suspected)
+
+
+def _models(options: argparse.Namespace, clean: NamedSamples) -> tuple[list[str], list[nn.Module]]:
+    from fl_shield.probes.probe_set import ProbeSet
+    from fl_shield.simulations.audit_inputs import import_model, read_model
+    from fl_shield.simulations.filter_inputs import load_weights
+
+    if (options.model is None) == (options.model_file is None):
+        raise ConfigurationError(
+            "Expected either --model module:factory or --model-file FILE, got "
+            f"{'neither' if options.model is None else 'both'}."
+        )
+    if options.model_file is not None:
+        if options.weights:
+            raise ConfigurationError(
+                "--weights goes with --model: a file of torch.export has its weights in it."
+            )
+        file = Path(options.model_file).expanduser()
+        return [file.name], [read_model(file, ProbeSet(clean.inputs, clean.labels))]
+    if not options.weights:
+        return [options.model], [import_model(options.model).eval()]
+    models = []
+    for weights in options.weights:
+        model = import_model(options.model)
+        load_weights(model, weights)
+        models.append(model.eval())
+    return [str(weights) for weights in options.weights], models
+
+
+def _held(options: argparse.Namespace, clean: NamedSamples, model: nn.Module) -> Held:
+    import torch
+
+    from fl_shield.activations.penultimate import call_model
+    from fl_shield.data.task import TaskSpec
+    from fl_shield.probes.probe_set import ProbeSet
+    from fl_shield.scanning.protocol import Held
+
+    with torch.no_grad():
+        classes = int(call_model(model, clean.inputs[:2]).shape[1])
+    shape = tuple(clean.inputs.shape[1:])
+    if clean.inputs.is_floating_point():
+        spec = TaskSpec("image", shape, classes)
+    else:
+        size = 1 + int(clean.inputs.max())
+        spec = TaskSpec("text", shape, classes, vocab_size=size, pad_id=options.pad_id or 0)
+    return Held(
+        clean=ProbeSet(clean.inputs, clean.labels, classes),
+        spec=spec,
+        model=model,
+        architecture=None if options.model is None else _architecture(options.model),
+        final_layer=options.final_layer,
+        seed=options.seed or 0,
+    )
+
+
+def _architecture(name: str) -> Callable[[TaskSpec], nn.Module]:
+    """Return what makes an untrained model; weights that the factory loads are drawn anew."""
+    from fl_shield.simulations.audit_inputs import import_model
+
+    def build(_: TaskSpec) -> nn.Module:
+        model = import_model(name)
+        for module in model.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+        return model
+
+    return build
+
+
+def _print(
+    names: Sequence[str], judgements: Sequence[ModelJudgement], suspected: Sequence[bool]
+) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 132, highlight=False)
+    table = Table()
+    table.add_column("model")
+    for judgement in judgements:
+        table.add_column(judgement.scanner, justify="right")
+    table.add_column("verdict")
+    for row, name in enumerate(names):
+        table.add_row(
+            escape(name),
+            *(f"{judgement.scores[row]:+.2f}" for judgement in judgements),
+            "suspected" if suspected[row] else "passed",
+            style="bold red" if suspected[row] else None,
+        )
+    limits = (f"{j.threshold:+.2f}{'' if j.calibrated else ' *'}" for j in judgements)
+    table.add_row("threshold", *limits, "", style="dim")
+    console.print(table)
+    console.print(f"{sum(suspected)} of {len(names)} models suspected.")
+    if not all(judgement.calibrated for judgement in judgements):
+        console.print("* as published; --shadows N finds one for your task.")

@@ -1,0 +1,73 @@
+"""`fl-shield audit --clean`: whole models from files, judged in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import save_file
+
+from fl_shield.errors import ConfigurationError
+from fl_shield.scanning.model_audit import judge_models
+from fl_shield.simulations.cli import main
+from tests.scanning.models import _victims
+
+MODEL = ["--model", "tests.scanning.models._victims:net"]
+
+
+def files(folder: Path) -> list[str]:
+    """Write a clean and a backdoored model and the defender's samples; return the options."""
+    weights = []
+    for name, seed, backdoored in (("clean", 0, False), ("bad", 10, True)):
+        file = folder / f"{name}.safetensors"
+        save_file(_victims.victim(seed, backdoored).state_dict(), file)
+        weights.append(str(file))
+    clean = _victims.held(64).clean
+    np.savez(folder / "clean.npz", inputs=clean.inputs, labels=clean.labels)  # type: ignore[arg-type]
+    return [*MODEL, "--weights", *weights, "--clean", str(folder / "clean.npz")]
+
+
+def test_the_backdoored_one_of_two_models_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["audit", *files(tmp_path), "--scanner", "neural_cleanse", "--shadows", "0"]
+    status = main([*command, "--json", str(tmp_path / "found.json")])
+    report = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    clean, bad = report["models"]
+    assert bad["scanners"][0]["score"] > clean["scanners"][0]["score"]
+    assert bad["scanners"][0]["threshold"] == 2.0
+    assert report["suspects"] == [str(tmp_path / "bad.safetensors")]
+    assert status == 3
+    shown = capsys.readouterr().out
+    assert "1 of 2 models suspected" in shown
+    assert "as published" in shown
+
+
+def test_several_scanners_become_an_ensemble_calibrated_on_shadows() -> None:
+    models = [_victims.victim(0, backdoored=False)]
+    found = judge_models(
+        models, _victims.held(48), ["df_tnd", "meta_shield_model"], shadows=3, false_alarms=0.25
+    )
+    assert [j.scanner for j in found] == ["df_tnd", "meta_shield_model", "ensemble"]
+    assert all(j.calibrated for j in found)
+    assert all(j.scores.shape == (1,) for j in found)
+
+
+def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = files(tmp_path)
+    for command, sentence in (
+        (["audit"], "Nothing to audit"),
+        (["audit", "x", "--weights", "y"], "--weights goes with --clean PATH"),
+        (["audit", "x", *options], "Give one or the other"),
+        (["audit", *options[2:]], "either --model module:factory or --model-file FILE"),
+        (["audit", *options, "--probes", "x"], "--probes does not go with --clean"),
+        (["audit", *options, "--scanner", "strip"], "judges samples, not models"),
+        (["audit", *options, "--scanner", "mntf"], "Did you mean 'mntd'"),
+        (["audit", *options, "--shadows", "5"], "at least 19 shadow models"),
+    ):
+        assert main(command) == 2
+        assert sentence in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(ConfigurationError, match="one or more, each once"):
+        judge_models([], _victims.held(48), ["mntd", "mntd"])
