@@ -40,15 +40,12 @@ from fl_shield.scanning.shadow_tasks import judged_inputs
 
 ROOT = Path(__file__).resolve().parent.parent
 
-JUDGED = 100
-"""Clean inputs of a victim, and triggered ones, of different test samples."""
-
 STRIP_SAMPLES = 64
 """Clean samples that STRIP holds: it calibrates on them, and 16 are too few for 5 %."""
 
 FALSE_ALARMS = 0.05
-META_SAMPLES = (16, 48)
-"""Clean samples that MetaShield holds: with 16 the threshold is the card's, with 48 its own."""
+META_SAMPLES = (16,)
+"""Clean samples that MetaShield holds; with 35 or more its threshold would be its own."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +82,9 @@ class Case:
             seed=self.number,
         )
 
-    def inputs(self) -> tuple[Tensor, list[bool]]:
-        """Return clean and triggered test inputs, and which are triggered."""
-        clean, bad, _ = judged_inputs(self.task, self.victim.setting, JUDGED, 1000 + self.number)
+    def inputs(self, count: int) -> tuple[Tensor, list[bool]]:
+        """Return `count` clean and as many triggered test inputs, and which are triggered."""
+        clean, bad, _ = judged_inputs(self.task, self.victim.setting, count, 1000 + self.number)
         return torch.cat([clean, bad]), [False] * len(clean) + [True] * len(bad)
 
     def training_set(self) -> tuple[Samples, list[bool]]:
@@ -126,6 +123,9 @@ METHODS: dict[str, Method] = {
 }
 """Methods that need no shadow models of the victim's own data set."""
 
+MBDS = ("mbds", "mbds, sorted")
+"""Those that do; for images, as in the paper."""
+
 
 class Study:
     """Measures rows, each once.
@@ -149,7 +149,8 @@ class Study:
     def _of_victim(self, data: str, attack: str, number: int) -> Iterator[dict[str, Any]]:
         file = self.store / "rows" / f"{data}-{attack}-{number:03d}.json"
         known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        wanted = [m for m in [*METHODS, *self._mbds_methods(data)] if m not in known]
+        every = [*METHODS, *self._mbds_methods(data)]
+        wanted = [m for m in every if m in self.options.methods and m not in known]
         if wanted:
             task = task_of(data, str(self.options.data))
             found = victim(task, attack, number, self.store, paper=self.options.paper)
@@ -160,9 +161,7 @@ class Study:
         yield from known.values()
 
     def _mbds_methods(self, data: str) -> list[str]:
-        if not self.options.extractors or data not in ("mnist", "cifar10"):
-            return []
-        return ["mbds", "mbds, sorted"]
+        return [*MBDS] if data in ("mnist", "cifar10") else []
 
     def _measure(self, case: Case, method: str) -> dict[str, Any]:
         started = time.monotonic()
@@ -176,7 +175,7 @@ class Study:
         if scanner.level == "data":
             samples, truth = case.training_set()
         else:
-            inputs, truth = case.inputs()
+            inputs, truth = case.inputs(self.options.judged)
             samples = Samples(inputs)
         scores = scanner.score(samples)
         found = rates(scores > scanner.threshold, truth)
@@ -200,21 +199,22 @@ class Study:
 
     def _mbds(self, case: Case, method: str) -> Mbds:
         """Return MBDS trained on the defender's samples; one for all victims of a data set."""
-        key = (case.task.name, method)
-        if key not in self._extractors:
+        data = case.task.name
+        if (data, "mbds") not in self._extractors:
+            training = replace(RECIPES[data].training, epochs=self.options.shadow_epochs)
             mbds = Mbds(
                 extractors=self.options.extractors,
                 share=self.options.feature_share,
-                order="sorted" if method.endswith("sorted") else "as_is",
                 false_alarms=None,
-            )
-            held = replace(
-                case.held(None),
-                seed=0,
-                training=replace(RECIPES[case.task.name].training, epochs=30),
-            )
-            self._extractors[key] = mbds.fit(held)
-        return self._extractors[key]
+            ).fit(replace(case.held(None), seed=0, training=training))
+            self._extractors[data, "mbds"] = mbds
+            self._extractors[data, "mbds, sorted"] = mbds.again(order="sorted")
+            figures = {
+                "benign_accuracy": float(np.mean(mbds.figures.benign_accuracy)),
+                "attack_success": float(np.mean(mbds.figures.attack_success)),
+            }
+            _write(self.store / "extractors" / f"{data}.json", figures)
+        return self._extractors[data, method]
 
 
 def _write(file: Path, known: dict[str, Any]) -> None:
@@ -238,7 +238,14 @@ def main() -> None:
     parser.add_argument(
         "--feature-share", type=float, default=0.2, help="share of the features kept, paper: 0.01"
     )
+    parser.add_argument(
+        "--shadow-epochs", type=int, default=20, help="passes in training a shadow model of MBDS"
+    )
+    parser.add_argument("--judged", type=int, default=60, help="clean inputs, and triggered ones")
     parser.add_argument("--paper", action="store_true", help="models of the paper's size")
+    parser.add_argument(
+        "--methods", nargs="+", choices=[*METHODS, *MBDS], default=[*METHODS, *MBDS], metavar="NAME"
+    )
     parser.add_argument("--only-data", nargs="+", choices=ATTACKS, default=list(ATTACKS))
     parser.add_argument("--ship", action="store_true", help="write the detector into the package")
     options = parser.parse_args()
@@ -248,7 +255,8 @@ def main() -> None:
     study = Study(options)
     rows = [*study.rows()]
     facts = {name: getattr(options, name) for name in
-             ("victims", "tasks", "extractors", "feature_share", "paper")}  # fmt: skip
+             ("victims", "tasks", "extractors", "shadow_epochs", "feature_share",
+              "judged", "paper")}  # fmt: skip
     write_results(rows, facts)
     if options.ship:
         ship(study, rows)

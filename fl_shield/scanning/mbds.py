@@ -107,6 +107,7 @@ class Mbds:
         self.order: Order = order
         self.false_alarms = false_alarms
         self.figures = ShadowFigures((), ())
+        self._shadow: list[tuple[Tensor, Tensor]] = []
         self._network: MetaClassifier | None = None
         self._held: Held | None = None
         self._reader: FeatureMapReader | None = None
@@ -130,20 +131,34 @@ class Mbds:
                 "The scanner mbds needs clean samples of two classes or more, got one."
             )
         split = Split(require_inputs(held, self.name), labels)
-        maps, triggered = self._shadow_features(held, split)
+        self._shadow = self._shadow_features(held, split)
+        triggered = torch.cat([truth for _, truth in self._shadow])
         if not bool(triggered.any()) or bool(triggered.all()):
             raise ConfigurationError(
                 "No features of both kinds are left after the two filters: the shadow models did "
                 "not learn. Give more clean samples, or a Held(training=…) of more epochs."
             )
-        self._network = train_meta_classifier(maps, triggered, epochs=self.epochs, seed=held.seed)
-        return self._deploy(held)
+        return self._learn(held)
 
     def for_model(self, held: Held) -> Mbds:
         """Return a copy for another deployed model of the same architecture; nothing is trained."""
         if self._network is None:
             raise not_fitted(self.name)
         return copy.copy(self)._deploy(held)
+
+    def again(self, *, order: Order | None = None, extractors: int | None = None) -> Mbds:
+        """Return a copy that learned from the same shadow models, without training them again.
+
+        Args:
+            order: Another order of the channels.
+            extractors: Only the first so many shadow models (Fig. 5 of the paper).
+        """
+        if not self._shadow or self._held is None:
+            raise not_fitted(self.name)
+        other = copy.copy(self)
+        other.order = self.order if order is None else order
+        other.extractors = self.extractors if extractors is None else extractors
+        return other._learn(self._held)
 
     def score(self, judged: Samples) -> Scores:
         """Return the log-odds that each input is triggered."""
@@ -162,6 +177,15 @@ class Mbds:
             raise not_fitted(self.name)
         return self._threshold
 
+    def _learn(self, held: Held) -> Self:
+        """Train the meta-classifier on the features of the shadow models."""
+        first = self._shadow[: self.extractors]
+        maps, triggered = (torch.cat(side) for side in zip(*first, strict=True))
+        self._network = train_meta_classifier(
+            self._arranged(maps), triggered, epochs=self.epochs, seed=held.seed
+        )
+        return self._deploy(held)
+
     def _deploy(self, held: Held) -> Self:
         inputs = require_inputs(held, self.name)
         self._held = held
@@ -178,11 +202,12 @@ class Mbds:
             self._threshold = conformal_threshold(own, self.false_alarms)
         return self
 
-    def _shadow_features(self, held: Held, split: Split) -> tuple[Tensor, Tensor]:
+    def _shadow_features(self, held: Held, split: Split) -> list[tuple[Tensor, Tensor]]:
+        """Return maps and truth of each shadow model."""
         assert held.architecture is not None  # fit has checked it
         task = Task("held", held.spec, split, split, tuple(map(str, range(held.spec.num_classes))))
         training = held.training or SHADOW_TRAINING
-        kept_maps, kept_truth, benign, success = [], [], [], []
+        kept, benign, success = [], [], []
         for index in range(self.extractors):
             seed = 10_000 * held.seed + index
             generator = torch.Generator().manual_seed(seed)
@@ -199,8 +224,7 @@ class Mbds:
                 setting.target_class,
             )  # fmt: skip
             chosen = self._thinned(keep, found.poisoned, generator)
-            kept_maps.append(self._arranged(maps[chosen]))
-            kept_truth.append(found.poisoned[chosen])
+            kept.append((maps[chosen], found.poisoned[chosen]))
             others = found.poisoned & (found.origin != setting.target_class)
             benign.append(accuracy(model, split) or 0.0)
             success.append(
@@ -208,7 +232,7 @@ class Mbds:
                 or 0.0
             )
         self.figures = ShadowFigures(tuple(benign), tuple(success))
-        return torch.cat(kept_maps), torch.cat(kept_truth)
+        return kept
 
     def _thinned(self, keep: Tensor, poisoned: Tensor, generator: torch.Generator) -> Tensor:
         """Return the indices of a random share of the features, at least one of each kind."""

@@ -128,6 +128,15 @@ def test_the_whole_gives_a_score_for_each_input(features: str, order: str) -> No
     assert Mbds(extractors=1, epochs=1, false_alarms=None).fit(held()).threshold == 0.0
 
 
+def test_fewer_extractors_and_another_order_need_no_new_shadow_models() -> None:
+    whole = Mbds(extractors=3, share=1.0, epochs=2).fit(held())
+    samples = Samples(halves(4, seed=1)[0])
+    one = Mbds(extractors=1, share=1.0, epochs=2).fit(held(model=whole._held.model))  # type: ignore[union-attr]
+    assert whole.again(extractors=1).score(samples) == pytest.approx(one.score(samples), abs=1e-5)
+    assert whole.again(order="sorted").order == "sorted"
+    assert whole.order == "as_is"
+
+
 def test_sorted_features_do_not_know_a_channel_from_another() -> None:
     scanner = Mbds(extractors=2, share=1.0, epochs=2, order="sorted").fit(held())
     model = TinyCnn(SPEC)
@@ -153,6 +162,8 @@ def test_bad_input_is_one_sentence() -> None:
         Mbds().score(Samples(inputs))
     with pytest.raises(ConfigurationError, match="not fitted"):
         Mbds().for_model(held())
+    with pytest.raises(ConfigurationError, match="not fitted"):
+        Mbds().again()
     with pytest.raises(ConfigurationError, match=r"extractors.*1 or more, got 0"):
         Mbds(extractors=0)
     with pytest.raises(ConfigurationError, match="Unknown scanner.order 'sort'"):
