@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fl_shield.activations.directions import token_directions
+from fl_shield.activations.directions import obeyed_tokens, token_directions
 from fl_shield.activations.extrapolation import RAW, SCALES, extrapolate
 from fl_shield.activations.layout import fastest_layout, in_layout
 from fl_shield.activations.penultimate import PenultimateReader, call_model, find_final_layer
@@ -49,9 +49,6 @@ LIMIT = 1e6
 
 GUIDED = "guided"
 
-NUM_OBEYED, MAX_OBEYED = 3, 24
-"""Tokens that the global model obeys already: candidates of each class, and of all together."""
-
 MAX_BLOCK, MAX_ACTIVATIONS = 16, 1 << 21
 """Clients that are described in one go, and activations kept of them until then."""
 
@@ -63,6 +60,7 @@ class _CohortFacts:
     """What the first pass learns: norms, mean direction, and for text the excess row motion."""
 
     norms: list[float]
+    origin: float
     median_norm: float
     direction_sum: Tensors
     token_excess: Tensor | None
@@ -175,9 +173,8 @@ class Inspector:
         """
         self.check_arrays(cohort.reference)
         reference = self._tensors(cohort.reference)
-        for name, buffer in self._own_buffers.items():
-            buffer.copy_(reference[name])
-        baseline = self._read(reference, self._batch)
+        self._put(self._own | self._own_buffers, reference)
+        baseline = self._read(None, self._batch)
         facts = self._survey(cohort, reference, baseline)
         kept = Kept()
         rows: list[dict[str, float]] = []
@@ -204,7 +201,9 @@ class Inspector:
         motions: list[Tensor] = []
         pulls: list[Tensor] = []
         directions = self._token_directions(reference)
-        obeyed = _obeyed(reference, self._embedding, directions)
+        obeyed: list[int] = []
+        if self._embedding is not None and directions is not None:
+            obeyed = obeyed_tokens(reference[self._embedding], directions)
         # In double precision the sum does not depend on the order of the clients.
         total = {name: torch.zeros_like(reference[name]).double() for name in self._parameters}
         for state in self._states(cohort):
@@ -221,7 +220,8 @@ class Inspector:
         candidates = self._candidates(excess, pull, obeyed, reference, baseline)
         median = float(np.median(norms)) if norms else 0.0
         single = {name: total.pop(name).float() for name in self._parameters}
-        return _CohortFacts(norms, median, single, excess, pull, candidates)
+        origin = squared_norm(reference[name] for name in self._parameters) ** 0.5
+        return _CohortFacts(norms, origin, median, single, excess, pull, candidates)
 
     def _token_directions(self, reference: Tensors) -> Tensor | None:
         """Return the directions in which an inserted token's embedding means each class."""
@@ -271,12 +271,14 @@ class Inspector:
         kept: Kept,
     ) -> _Seen:
         """Run a client's weights, and its update followed further, on the probes."""
-        raw = self._read(state, self._batch)
+        self._put(self._own | self._own_buffers, state)
+        raw = self._read(None, self._batch)
+        self._put(self._own_buffers, reference)
         update = self._update(state, reference)
         norm = facts.norms[index]
         geometry = describe_geometry(
             update, reference, facts.direction_sum, self.final_layer,
-            own=max(norm, 1e-12), count=max(len(facts.norms) - 1, 1),
+            own=max(norm, 1e-12), count=max(len(facts.norms) - 1, 1), origin=facts.origin,
         )  # fmt: skip
         seen = _Seen(geometry, [raw])
         kept.sketches.append(self._sketcher.sketch(update))
@@ -290,6 +292,11 @@ class Inspector:
             clean = self._follow(reference, update, norm, GUIDED_SCALE * facts.median_norm)
             self._look_closer(index, seen, clean, reference, baseline, facts, kept)
         return seen
+
+    @staticmethod
+    def _put(places: Tensors, state: Tensors) -> None:
+        for name, place in places.items():
+            place.copy_(state[name])
 
     def _follow(self, reference: Tensors, update: Tensors, norm: float, length: float) -> Reading:
         """Write the extrapolated weights into the private model and read it."""
@@ -385,15 +392,6 @@ class Inspector:
     def _place_tensor(self, tensor: Tensor) -> Tensor:
         moved = tensor.to(self._device)
         return moved.float() if moved.is_floating_point() else moved
-
-
-def _obeyed(reference: Tensors, embedding: str | None, directions: Tensor | None) -> list[int]:
-    """Return the tokens that mean a class most strongly to the global model, a few a class."""
-    if embedding is None or directions is None:
-        return []
-    meaning = reference[embedding] @ directions.T
-    top = meaning.topk(min(NUM_OBEYED, len(meaning)), dim=0).indices
-    return list(dict.fromkeys(top.T.flatten().tolist()))[:MAX_OBEYED]
 
 
 def _limited(values: Tensor) -> Tensor:

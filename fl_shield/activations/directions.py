@@ -15,6 +15,9 @@ from fl_shield.probes.probe_set import Inputs
 PLACE = 1
 """Position of the inserted token: behind the first, where Transformers classify."""
 
+NUM_OBEYED, MAX_OBEYED = 3, 24
+"""Tokens that the global model obeys already: of each class, and of all together."""
+
 
 def token_directions(
     model: nn.Module, state: Mapping[str, Tensor], layer: str, inputs: Inputs
@@ -50,3 +53,15 @@ def token_directions(
     finally:
         hook.remove()
     return torch.stack(rows).detach()
+
+
+def obeyed_tokens(embedding: Tensor, directions: Tensor) -> list[int]:
+    """Return the tokens that mean a class most strongly to the global model, a few a class.
+
+    Args:
+        embedding: `(tokens, features)` of the global model.
+        directions: `(classes, features)` from `token_directions`.
+    """
+    meaning = embedding @ directions.T
+    top = meaning.topk(min(NUM_OBEYED, len(meaning)), dim=0).indices
+    return list(dict.fromkeys(top.T.flatten().tolist()))[:MAX_OBEYED]

@@ -33,7 +33,7 @@ def fastest_layout(model: nn.Module, inputs: Inputs) -> torch.memory_format:
     with torch.no_grad():
         expected = logits_of(model(inputs))
         try:
-            found = logits_of(model(inputs.contiguous(memory_format=torch.channels_last)))
+            found = logits_of(model(_channels_last(inputs)))
         except RuntimeError:
             return plain
     size = float(expected.abs().max())
@@ -45,4 +45,11 @@ def in_layout(inputs: Inputs, layout: torch.memory_format) -> Inputs:
     """Return a batch in a layout; only images can have another one than they have."""
     if layout is torch.contiguous_format or not isinstance(inputs, Tensor):
         return inputs
-    return inputs.contiguous(memory_format=layout)
+    return _channels_last(inputs)
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    # Grey images are in both layouts; only their strides tell a convolution which one is meant.
+    if images.stride(1) == 1 and images.is_contiguous(memory_format=torch.channels_last):
+        return images
+    return torch.empty_like(images, memory_format=torch.channels_last).copy_(images)

@@ -17,7 +17,7 @@ angle.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ def describe_geometry(
     *,
     own: float | None = None,
     count: int = 1,
+    origin: float | None = None,
 ) -> dict[str, float]:
     """Return the geometry descriptors of one client.
 
@@ -46,6 +47,7 @@ def describe_geometry(
         head: Name of the final classification layer.
         own: Norm by which this client's own update entered that sum, None if it did not enter.
         count: Number of the other clients in the sum.
+        origin: Norm of the global parameters, where it is known already.
 
     Returns:
         Name to value, in a fixed order.
@@ -56,7 +58,8 @@ def describe_geometry(
     norm, other_norm = squared**0.5, other_squared**0.5 / count
     rows = head_energy(update, head)
     size = sum(d.numel() for d in update.values())
-    origin = squared_norm(reference[key] for key in update) ** 0.5
+    if origin is None:
+        origin = squared_norm(reference[key] for key in update) ** 0.5
     energy = torch.tensor(parts, dtype=torch.float64)
     places = torch.linspace(0, 1, len(parts), dtype=torch.float64)
     return {
@@ -84,7 +87,7 @@ def squared_norm(tensors: Iterable[Tensor]) -> float:
     """Return the sum of the squares of all numbers, in double precision."""
     total = 0.0
     for tensor in tensors:
-        chunks = (chunk.double() for chunk in torch.split(tensor.reshape(-1), CHUNK))
+        chunks = (chunk.double() for chunk in _chunks(tensor))
         total += float(torch.stack([torch.dot(values, values) for values in chunks]).sum())
     return total
 
@@ -92,9 +95,7 @@ def squared_norm(tensors: Iterable[Tensor]) -> float:
 def _sums(delta: Tensor, total: Tensor, own: float | None) -> list[float]:
     """Return Σd², Σ|d|, Σd·o and Σo² of one parameter, o being `total` less the own share."""
     found = []
-    for part, others in zip(
-        torch.split(delta.reshape(-1), CHUNK), torch.split(total.reshape(-1), CHUNK), strict=True
-    ):
+    for part, others in zip(_chunks(delta), _chunks(total), strict=True):
         values, rest = part.double(), others.double()
         if own is not None:
             rest = rest - part / own
@@ -106,3 +107,8 @@ def _sums(delta: Tensor, total: Tensor, own: float | None) -> list[float]:
         ]
     sums: list[float] = torch.stack(found).reshape(-1, 4).sum(dim=0).tolist()
     return sums
+
+
+def _chunks(tensor: Tensor) -> Sequence[Tensor]:
+    flat = tensor.reshape(-1)
+    return (flat,) if flat.numel() <= CHUNK else torch.split(flat, CHUNK)
