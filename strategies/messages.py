@@ -59,8 +59,15 @@ class Roster:
         return reply.metadata.src_node_id if node is None or not reply.has_error() else node
 
     def missing(self, replies: Iterable[Message]) -> list[int]:
-        """Return the nodes that were asked and did not answer at all, sorted."""
-        return sorted(self.nodes - {self.sender(reply) for reply in replies})
+        """Return the nodes that were asked and did not answer in their own name, sorted."""
+        asked = self.asked()
+        answered = {
+            sender
+            for reply in replies
+            for sender in (self.sender(reply),)
+            if asked.get(reply.metadata.reply_to_message_id, sender) == sender
+        }
+        return sorted(self.nodes - answered)
 
 
 @dataclass(frozen=True)

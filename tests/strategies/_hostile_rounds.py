@@ -175,8 +175,10 @@ def answers(plan: Plan, number: int, messages: list[Message], reference: Weights
     """Return the replies of a round, in the order of the nodes."""
     replies: list[Message] = []
     ordered = sorted(messages, key=lambda m: m.metadata.dst_node_id)
-    for kind, message in zip(plan.rounds[number - 1], ordered, strict=True):
+    kinds = dict(zip(nodes_of(plan, number), plan.rounds[number - 1], strict=True))
+    for message in ordered:
         node = message.metadata.dst_node_id
+        kind = kinds[node]
         noise = 7 if kind == "sybil" else plan.seed + 100 * number + node
         weights = honest_weights(noise, reference)
         if kind in HOSTILE or kind in ODD:
@@ -212,13 +214,16 @@ def play(plan: Plan, folder: Path, tally: Tally | None = None) -> None:
     for number in range(1, len(plan.rounds) + 1):
         nodes = nodes_of(plan, number)
         replies: list[Message] = []
+        asked: list[int] = []  # in the order in which the grid numbers the messages
 
         def all_of_them(
             messages: list[Message],
             number: int = number,
             sent: Weights = reference,
             replies: list[Message] = replies,
+            asked: list[int] = asked,
         ) -> list[Message]:
+            asked += [message.metadata.dst_node_id for message in messages]
             replies += answers(plan, number, messages, sent)
             return replies
 
@@ -226,9 +231,10 @@ def play(plan: Plan, folder: Path, tally: Tally | None = None) -> None:
         random.seed(plan.seed)
         found, metrics = run_round(shield, number, reference, InMemoryGrid(nodes), all_of_them)
         verdicts = list(shield.last_verdicts)
-        rejected = {v.client_id for v in verdicts if v.decision is Decision.REJECT}
+        admitted = {v.client_id for v in verdicts if v.decision is not Decision.REJECT}
         _check_verdicts(plan, number, nodes, verdicts, shield.last_missing)
-        sound = [r for r in replies if not r.has_error() and _is_admitted(r, rejected)]
+        own = {f"message-{i + 1}": node for i, node in enumerate(asked)}
+        sound = [r for r in replies if _is_own(r, own) and r.metadata.src_node_id in admitted]
 
         def only_sound(_messages: list[Message], sound: list[Message] = sound) -> list[Message]:
             return sound
@@ -250,8 +256,9 @@ def play(plan: Plan, folder: Path, tally: Tally | None = None) -> None:
             reference = found
 
 
-def _is_admitted(reply: Message, rejected: set[int]) -> bool:
-    return reply.metadata.src_node_id not in rejected
+def _is_own(reply: Message, own: Mapping[str, int]) -> bool:
+    """Return whether a node answers the message that it was sent in this round."""
+    return own.get(reply.metadata.reply_to_message_id) == reply.metadata.src_node_id
 
 
 def _check_verdicts(
@@ -269,13 +276,11 @@ def _check_verdicts(
             assert node in missing
         elif kind != "impostor":
             assert node in decisions
-    usual = sum(
-        kind not in SCHEMA and kind not in ("silent", "impostor") for kind in kinds.values()
-    )
+    is_usual = SCHEMA.isdisjoint(kinds.values())
     for node, kind in kinds.items():
         if KINDS.get(kind) == "rejected" and kind not in SCHEMA and kind != "impostor":
             assert decisions[node] is Decision.REJECT, kind
-        if kind in ("honest", "sybil", "moves") and usual == len(kinds):
+        if kind in ("honest", "sybil", "moves") and is_usual:
             assert decisions[node] is not Decision.REJECT, kind
 
 
