@@ -37,6 +37,9 @@ SECTIONS = {
 
 DEVICES = ("auto", "cpu", "cuda")
 
+ENGINES = ("flower", "in_process")
+"""What runs the clients; run folders of before there was a choice name none, and mean the first."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -91,6 +94,8 @@ def settings_from(config: DictConfig | Mapping[str, Any]) -> Settings:
     if not _is_number(fraction) or not 0 < fraction <= 1:
         problems.append(expected("fraction_train", "above 0 and at most 1", fraction))
     problems += _device(plain["device"])
+    if plain.get("engine", ENGINES[0]) not in ENGINES:
+        problems.append(unknown("engine", str(plain["engine"]), ENGINES))
     problems += _run_name(plain["run_name"])
     arms, arm_problems = _arms(plain["arms"])
     attackers, attacker_problems = _attackers(plain["attackers"], plain["num_clients"])

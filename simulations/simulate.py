@@ -64,7 +64,7 @@ def simulate(
     is_resume: bool = False,
     overrides: Sequence[str] = (),
 ) -> int:
-    """Run all arms in Flower's simulation engine and write the run folder.
+    """Run all arms, in Flower's simulation engine or in this process, and write the run folder.
 
     Args:
         settings: The checked settings.
@@ -110,15 +110,23 @@ def simulate(
             raise
 
     with flower_log(folder / "flower.log"), _stopping(stop, console):
-        from flwr.simulation import run_simulation
-
         try:
-            run_simulation(
-                server_app=make_server_app(run),
-                client_app=make_client_app(settings),
-                num_supernodes=settings.num_clients,
-                backend_config=_backend(settings),
-            )
+            if _is_in_process(settings):
+                import torch
+
+                from fl_shield.simulations.study_grid import OneProcessGrid
+
+                torch.set_num_threads(1)  # as the engine's server and clients have it
+                run(OneProcessGrid(make_client_app(settings), settings.num_clients))
+            else:
+                from flwr.simulation import run_simulation
+
+                run_simulation(
+                    server_app=make_server_app(run),
+                    client_app=make_client_app(settings),
+                    num_supernodes=settings.num_clients,
+                    backend_config=_backend(settings),
+                )
         except Exception as error:
             failures.append(error)
             _log.exception("The simulation ended early.")
@@ -183,7 +191,8 @@ def _announce(console: Console, settings: Settings, folder: Path) -> None:
     console.print(
         f"{settings.num_clients} clients, {settings.num_attackers} of them malicious, "
         f"{settings.rounds} rounds, arms: {', '.join(arm.name for arm in settings.arms)}.\n"
-        f"Run folder: {folder}\nStarting Flower's simulation engine …",
+        f"Run folder: {folder}"
+        + ("" if _is_in_process(settings) else "\nStarting Flower's simulation engine …"),
         highlight=False,
         soft_wrap=True,
     )
@@ -193,6 +202,10 @@ def _announce(console: Console, settings: Settings, folder: Path) -> None:
             "for form, but suspects nobody.",
             highlight=False,
         )
+
+
+def _is_in_process(settings: Settings) -> bool:
+    return settings.config.get("engine") == "in_process"
 
 
 def _backend(settings: Settings) -> dict[str, dict[str, Any]]:
