@@ -55,7 +55,7 @@ class DetectorAware(NoModelPoisoning):
     scales: Sequence[float] = (1.0, 4.0, 10.0)
     num_inputs: int = 16
     max_norm: float = 1.0
-    min_cosine: float = 0.3
+    min_cosine: float = 0.0
     benign: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
     probe: Probe | None = field(default=None, repr=False, compare=False)
 

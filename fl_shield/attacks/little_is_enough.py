@@ -24,13 +24,13 @@ class LittleIsEnough(NoModelPoisoning):
     cohort; it sees no benign client's samples or weights. The paper's attacker does the same with
     the samples of the workers that it has corrupted.
 
-    Trains on the poisoned samples and clips once at the end. Differs from the paper: there is no
-    penalty on the distance while training; instead the deviation from the mean is boosted before
-    it is clipped, which uses up the box where few local steps would not.
+    Differs from the paper: training is projected into the box after each step, where the paper
+    adds a penalty on the distance and clips once at the end; of the few steps of a local training
+    this makes far more. What is left of the box is used up by a boost.
 
     Attributes:
         z: Half the width of the box, in standard deviations; `largest_z` has the paper's.
-        boost: Factor of the deviation from the mean, before it is clipped; 1 is the paper's.
+        boost: Factor of the final deviation from the mean, before it is clipped once more.
         num_shadows: Honest trainings that mean and deviation are taken from.
         centre: Estimated mean of each parameter; learned when a local training begins.
         reach: `z` times the estimated deviation of each parameter; learned as well.
@@ -40,7 +40,7 @@ class LittleIsEnough(NoModelPoisoning):
     """
 
     z: float = 1.5
-    boost: float = 10.0
+    boost: float = 5.0
     num_shadows: int = 5
     centre: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
     reach: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
@@ -77,13 +77,22 @@ class LittleIsEnough(NoModelPoisoning):
             reach={n: self.z * stack.std(dim=0, correction=0) for n, stack in stacks.items()},
         )
 
+    @torch.no_grad()
+    def after_step(self, model: nn.Module, reference: Parameters, step: int) -> None:
+        """Project the parameters into the box."""
+        parameters = dict(model.named_parameters())
+        for name in self.centre:
+            parameters[name].copy_(self._clipped(name, parameters[name], 1.0))
+
     def craft(self, reference: Parameters, trained: Parameters) -> dict[str, Tensor]:
         """Return the point of the box nearest to the boosted parameters."""
-        crafted = dict(trained)
-        for name, centre in self.centre.items():
-            wanted, reach = self.boost * (trained[name] - centre), self.reach[name]
-            crafted[name] = centre + torch.minimum(torch.maximum(wanted, -reach), reach)
-        return crafted
+        own = {name: self._clipped(name, trained[name], self.boost) for name in self.centre}
+        return dict(trained) | own
+
+    def _clipped(self, name: str, parameter: Tensor, boost: float) -> Tensor:
+        centre, reach = self.centre[name], self.reach[name]
+        wanted = boost * (parameter - centre)
+        return centre + torch.minimum(torch.maximum(wanted, -reach), reach)
 
 
 def largest_z(num_clients: int, num_attackers: int) -> float:

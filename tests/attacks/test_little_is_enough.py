@@ -31,6 +31,13 @@ def test_deviations_are_boosted_before_they_are_clipped() -> None:
         assert crafted["weight"][0].tolist() == pytest.approx([wanted, 2.0])
 
 
+def test_training_stays_in_the_box() -> None:
+    model = line(9.0, 9.0)
+    attack = LittleIsEnough(z=1.5, num_shadows=3).begin(model, knowing(benign=HONEST))
+    attack.after_step(model, {"weight": torch.zeros(1, 2)}, 1)
+    assert model.weight[0].tolist() == pytest.approx([2 + 1.5 * (8 / 3) ** 0.5, 2.0])
+
+
 def test_as_many_honest_trainings_as_named() -> None:
     """Of two, the mean is 1 and the deviation 1."""
     attack = LittleIsEnough(z=1.0, num_shadows=2).begin(nn.Identity(), knowing(benign=HONEST))
