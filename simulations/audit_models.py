@@ -64,7 +64,8 @@ def refuse_model_options(options: argparse.Namespace) -> None:
     for name in ONLY_HERE:
         if getattr(options, name) is not None:
             raise ConfigurationError(
-                f"--{name.replace('_', '-')} goes with --clean PATH, which judges a whole model."
+                f"--{name.replace('_', '-')} goes with --clean PATH or a run folder: "
+                "it judges whole models."
             )
 
 
@@ -74,7 +75,6 @@ def audit_models(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     Raises:
         FlShieldError: in one sentence, if a file or an option is wrong.
     """
-    from fl_shield.scanning.model_audit import judge_models
     from fl_shield.simulations.filter_inputs import read_samples
 
     if options.source is not None:
@@ -82,20 +82,43 @@ def audit_models(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
             f"--clean judges a whole model, and {options.source} is a capture or a log. "
             "Give one or the other."
         )
-    for name in NOT_HERE:
-        if getattr(options, name) is not None:
-            raise ConfigurationError(f"--{name.replace('_', '-')} does not go with --clean.")
     clean = read_samples("--clean", options.clean)
     names, models = _models(options, clean)
+    held = _held(options, clean, models[0])
+    report, suspects = judge_named(names, models, held, options)
+    return {"source": str(options.clean), **report}, suspects
+
+
+def judge_named(
+    names: Sequence[str], models: Sequence[nn.Module], held: Held, options: argparse.Namespace
+) -> tuple[dict[str, Any], int]:
+    """Judge models that have names, and print what was found.
+
+    Args:
+        names: One for each model.
+        models: The suspects.
+        held: What the defender holds.
+        options: Scanners, shadows, rate of false alarms, and where the report goes.
+
+    Returns:
+        The report, and the number of suspected models.
+    """
+    from fl_shield.scanning.model_audit import judge_models
+
+    for name in NOT_HERE:
+        if getattr(options, name) is not None:
+            raise ConfigurationError(
+                f"--{name.replace('_', '-')} does not go with the audit of a whole model."
+            )
     shadows = options.shadows
     if shadows is None:
-        shadows = DEFAULT_SHADOWS if options.model is not None else 0
+        shadows = 0 if held.architecture is None else DEFAULT_SHADOWS
     if shadows < 0:
         raise ConfigurationError(expected("--shadows", "0 or more", shadows))
     false_alarms = 0.05 if options.false_alarms is None else options.false_alarms
     judgements = judge_models(
         models,
-        _held(options, clean, models[0]),
+        held,
         options.scanner or [DEFAULT_SCANNER],
         shadows=shadows,
         false_alarms=false_alarms,
@@ -107,8 +130,7 @@ def audit_models(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     if options.json != "-":
         _print(names, judgements, suspected)
     report = {
-        "source": str(options.clean),
-        "clean_samples": len(clean),
+        "clean_samples": len(held.clean),
         "shadows": shadows,
         "false_alarms": false_alarms,
         "suspects": [name for name, flag in zip(names, suspected, strict=True) if flag],
