@@ -33,9 +33,11 @@ from fl_shield.metrics.detection import auroc
 from fl_shield.probes.probe_set import ProbeSet
 from fl_shield.scanning.contamination import contaminate, words_of
 from fl_shield.scanning.mbds import Mbds
+from fl_shield.scanning.meta_shield import SHIPPED
 from fl_shield.scanning.protocol import Held, Samples, SampleScanner
 from fl_shield.scanning.rates import rates
 from fl_shield.scanning.registry import build_scanner
+from fl_shield.scanning.sample_detector import save_sample_detector
 from fl_shield.scanning.shadow_tasks import judged_inputs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -267,14 +269,6 @@ def ship(study: Study, rows: list[dict[str, Any]]) -> None:
 
     The figures are those of detectors trained alike, but without the data set that is judged.
     """
-    import shutil
-
-    from fl_shield.detector.store import read_card
-    from fl_shield.scanning.learning import save_sample_detector
-    from fl_shield.scanning.meta_shield import LIMITS, SHIPPED
-
-    folder = study.detectors.folder()
-    card = read_card(folder)
     own = [r for r in rows if r["method"].startswith("meta_shield")]
     figures = {
         data: {
@@ -283,12 +277,11 @@ def ship(study: Study, rows: list[dict[str, Any]]) -> None:
         }
         for data in sorted({r["data"] for r in own})
     }
-    facts = {"unseen_data_sets": figures, "command": "make results-papers SHIP=--ship"}
-    shutil.rmtree(SHIPPED, ignore_errors=True)
-    detectors = study.detectors
-    save_sample_detector(
-        SHIPPED, detectors.without(), card[LIMITS], detectors.tables, detectors.settings, facts
-    )
+    detector = study.detectors.whole()
+    card = detector.card | {
+        "unseen_data_sets": figures, "command": "make results-papers SHIP=--ship"
+    }  # fmt: skip
+    save_sample_detector(SHIPPED, replace(detector, card=card))
 
 
 if __name__ == "__main__":

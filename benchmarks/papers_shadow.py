@@ -7,16 +7,8 @@ from pathlib import Path
 
 from rich.progress import track
 
-from fl_shield.detector.meta_detector import MetaDetector
-from fl_shield.detector.store import load_detector
-from fl_shield.meta.settings import MetaTraining
-from fl_shield.scanning.learning import (
-    SETTINGS,
-    clean_scores,
-    learn,
-    limits_of,
-    save_sample_detector,
-)
+from fl_shield.scanning.learning import learn, limits_of, unseen_scores, with_card
+from fl_shield.scanning.sample_detector import CARD, SampleDetector, save_sample_detector
 from fl_shield.scanning.shadow_tasks import ShadowSize, play
 from fl_shield.shadow.table import EpisodeTable, read_tables, write_tables
 from fl_shield.simulations.shadow import load_domain
@@ -43,42 +35,36 @@ def tables_of(store: Path, count: int) -> list[EpisodeTable]:
 
 
 class Detectors:
-    """Trains detectors that have not seen some data sets, each once.
+    """Learns detectors that have not seen some data sets, each once.
 
     Args:
-        store: Where they are kept.
+        store: Where those with thresholds are kept.
         tables: Tables of all data sets.
-        settings: How they are trained.
     """
 
-    def __init__(
-        self, store: Path, tables: Sequence[EpisodeTable], settings: MetaTraining = SETTINGS
-    ) -> None:
-        self._store, self.tables, self.settings = store, list(tables), settings
+    def __init__(self, store: Path, tables: Sequence[EpisodeTable]) -> None:
+        self._store, self.tables = store, list(tables)
+        self._known: dict[tuple[str, ...], SampleDetector] = {}
 
-    def without(self, held_out: Sequence[str] = ()) -> MetaDetector:
+    def without(self, held_out: Sequence[str] = ()) -> SampleDetector:
         """Return a detector that has seen none of these data sets, without thresholds."""
-        folder = self._folder("parts", held_out)
-        if not (folder / "detector.json").is_file():
-            seen = [t for t in self.tables if t.domain not in held_out]
-            save_sample_detector(folder, learn(seen, self.settings), {}, seen, self.settings)
-        return load_detector(folder)
+        key = tuple(sorted(held_out))
+        if key not in self._known:
+            self._known[key] = learn([t for t in self.tables if t.domain not in held_out])
+        return self._known[key]
 
-    def folder(self, held_out: Sequence[str] = ()) -> Path:
-        """Return the folder of a detector with thresholds, from what it has seen only."""
-        folder = self._folder("whole", held_out)
-        if not (folder / "detector.json").is_file():
-            seen = [t for t in self.tables if t.domain not in held_out]
-            limits = limits_of(clean_scores(seen, self.without, held_out))
-            save_sample_detector(
-                folder, self.without(held_out), limits, seen, self.settings,
-                {"held_out": sorted(held_out)},
-            )  # fmt: skip
+    def whole(self, held_out: Sequence[str] = ()) -> SampleDetector:
+        """Return a detector with thresholds, from what it has seen only."""
+        seen = [t for t in self.tables if t.domain not in held_out]
+        limits = limits_of(unseen_scores(seen, self.without, held_out))
+        return with_card(self.without(held_out), limits, seen, {"held_out": sorted(held_out)})
+
+    def folder(self, held_out: Sequence[str]) -> Path:
+        """Return the folder of `whole(held_out)`."""
+        folder = self._store / "detectors" / "-".join(["without", *sorted(held_out)])
+        if not (folder / CARD).is_file():
+            save_sample_detector(folder, self.whole(held_out))
         return folder
-
-    def _folder(self, kind: str, held_out: Sequence[str]) -> Path:
-        name = "-".join(["without", *sorted(held_out)]) if held_out else "all"
-        return self._store / "detectors" / kind / name
 
 
 def _file(store: Path, name: str, seed: int) -> Path:

@@ -1,8 +1,8 @@
 """MetaShield at sample level: a detector that was meta-learned on other tasks judges single inputs.
 
 The input is held against a handful of clean samples (MetaShield proposal, section 2.1.2). All are
-described without dimensions (`fl_shield.scanning.sample_descriptors`), and the networks of the
-update-level detector judge the input among the clean samples as they judge a client in its round.
+described without dimensions (`fl_shield.scanning.sample_descriptors`), and the input is judged
+among the clean samples as the update-level detector judges a client in its round.
 """
 
 from __future__ import annotations
@@ -12,14 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from fl_shield.descriptors.table import DescriptorTable
-from fl_shield.detector.meta_detector import MetaDetector
-from fl_shield.detector.store import CARD, load_detector
 from fl_shield.errors import ConfigurationError, StateError, expected
 from fl_shield.probes.probe_set import ProbeSet
 from fl_shield.scanning.calibration import conformal_threshold
@@ -33,6 +28,7 @@ from fl_shield.scanning.protocol import (
     not_fitted,
     require_inputs,
 )
+from fl_shield.scanning.sample_detector import CARD, load_sample_detector
 
 SHIPPED = Path(__file__).parent / "weights"
 """Folder of the detector that comes with the package."""
@@ -49,7 +45,7 @@ class MetaShieldSamples:
 
     The first `REFERENCE` clean samples are what inputs are held against. If there are enough others
     for the asked rate of false alarms, the threshold is their split-conformal quantile. Otherwise
-    it is the one of the card: what clean inputs of data sets that networks had not seen kept to.
+    it is the one of the card: what clean inputs of data sets that had not been seen kept to.
 
     Args:
         weights: Folder of a trained detector, None for the package's.
@@ -77,7 +73,7 @@ class MetaShieldSamples:
             StateError: if the detector is damaged.
         """
         inputs = require_inputs(held, self.name)
-        detector = load_detector(SHIPPED if self.weights is None else self.weights)
+        detector = load_sample_detector(SHIPPED if self.weights is None else self.weights)
         first, rest = reference_of(inputs, held.clean.labels, REFERENCE)
         self._describer = SampleDescriber(replace(held, clean=ProbeSet(inputs[first])), self.name)
         self._reference = self._describer.reference()
@@ -99,7 +95,7 @@ class MetaShieldSamples:
             raise not_fitted(self.name)
         check_form(self._held, judged, self.name)
         rows = self._describer.describe(judged.inputs)
-        return score_rows(self._detector, self._describer.names, self._reference, rows)
+        return self._detector.score(self._describer.names, self._reference, rows)
 
     @property
     def threshold(self) -> float:
@@ -119,27 +115,6 @@ def reference_of(inputs: Tensor, labels: Tensor | None, count: int) -> tuple[Ten
         else stratified_indices(labels, len(inputs), seed=0)
     )
     return order[:count], order[count:]
-
-
-def score_rows(
-    detector: MetaDetector,
-    names: tuple[str, ...],
-    reference: NDArray[np.float64],
-    rows: NDArray[np.float64],
-) -> Scores:
-    """Return the score of each row among the rows of the clean samples, `(samples,)`.
-
-    Args:
-        detector: The trained networks.
-        names: Columns.
-        reference: `(clean samples, descriptors)`.
-        rows: `(samples, descriptors)`.
-    """
-    scores = np.zeros(len(rows))
-    for index, row in enumerate(rows):
-        table = np.concatenate([reference, row[None]])
-        scores[index] = detector.score(DescriptorTable(names, table, table))[-1]
-    return scores
 
 
 def card_threshold(card: dict[str, Any], false_alarms: float, needed: int, there: int) -> float:

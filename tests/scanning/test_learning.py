@@ -6,18 +6,23 @@ import numpy as np
 import pytest
 import torch
 
+from fl_shield.detector.features import FeatureSpec
 from fl_shield.errors import ConfigurationError, StateError
-from fl_shield.meta.settings import MetaTraining
 from fl_shield.scanning.describing import SampleDescriber
 from fl_shield.scanning.learning import (
-    clean_scores,
     judged_scores,
     learn,
     limits_of,
-    save_sample_detector,
+    unseen_scores,
+    with_card,
 )
 from fl_shield.scanning.meta_shield import MetaShieldSamples, card_threshold
 from fl_shield.scanning.protocol import Held, Samples
+from fl_shield.scanning.sample_detector import (
+    SampleDetector,
+    load_sample_detector,
+    save_sample_detector,
+)
 from fl_shield.scanning.shadow_tasks import as_rounds
 from fl_shield.shadow.table import EpisodeTable
 from tests.scanning._tasks import (
@@ -28,8 +33,6 @@ from tests.scanning._tasks import (
     with_pixel,
     with_word,
 )
-
-SETTINGS = MetaTraining(networks=1, steps=60, rounds=16, hidden=16, learning_rate=1e-2)
 
 
 def tables(domain: str, seed: int) -> list[EpisodeTable]:
@@ -58,13 +61,12 @@ def shadow() -> list[EpisodeTable]:
 @pytest.fixture(scope="module")
 def folder(shadow: list[EpisodeTable], tmp_path_factory: pytest.TempPathFactory) -> Path:
     def without(domains: object) -> object:
-        return learn([t for t in shadow if t.domain not in domains], SETTINGS)  # type: ignore[operator]
+        return learn([t for t in shadow if t.domain not in domains])  # type: ignore[operator]
 
-    limits = limits_of(clean_scores(shadow, without))  # type: ignore[arg-type]
+    limits = limits_of(unseen_scores(shadow, without))  # type: ignore[arg-type]
     assert set(limits) == {"0.05", "0.1"}  # 48 clean inputs are too few for 1 % and 2 %
-    return save_sample_detector(
-        tmp_path_factory.mktemp("detector"), learn(shadow, SETTINGS), limits, shadow, SETTINGS
-    )
+    folder = tmp_path_factory.mktemp("detector")
+    return save_sample_detector(folder, with_card(learn(shadow), limits, shadow))
 
 
 def test_a_round_is_an_input_among_clean_ones(shadow: list[EpisodeTable]) -> None:
@@ -75,7 +77,7 @@ def test_a_round_is_an_input_among_clean_ones(shadow: list[EpisodeTable]) -> Non
 
 def test_another_modality_is_learned_from_one(shadow: list[EpisodeTable]) -> None:
     """Trained on texts only, judged on images: what is learned has no dimension."""
-    detector = learn([t for t in shadow if t.domain.startswith("texts")], SETTINGS)
+    detector = learn([t for t in shadow if t.domain.startswith("texts")])
     scores, truth = judged_scores(detector, [t for t in shadow if t.domain == "images a"])
     assert scores[truth].min() > np.median(scores[~truth])
 
@@ -117,10 +119,50 @@ def test_the_next_stricter_rate_is_taken() -> None:
 
 
 def test_thresholds_hear_every_data_set_equally() -> None:
-    scores = {"large": np.linspace(0, 1, 1000), "small": np.linspace(10, 11, 50)}
-    limits = limits_of(scores)
+    clean = np.zeros(1000, dtype=bool)
+    judged = {
+        "large": (np.linspace(0, 1, 1000), clean),
+        "small": (np.linspace(10, 11, 50), clean[:50]),
+    }
+    limits = limits_of(judged)
     assert 10.0 < limits["0.05"] < 11.0
     assert limits["0.1"] < limits["0.05"]
+
+
+def test_a_threshold_lies_halfway_where_there_is_room() -> None:
+    scores = np.r_[np.linspace(0.0, 1.0, 99), np.full(20, 5.0)]
+    truth = np.arange(119) >= 99
+    low = np.sort(scores[:99])[94]  # ⌈100 · 0.95⌉ = 95th smallest
+    assert limits_of({"one": (scores, truth)})["0.05"] == pytest.approx((low + 5.0) / 2)
+    overlapping = np.where(truth, 0.5, scores)
+    assert limits_of({"one": (overlapping, truth)})["0.05"] == pytest.approx(low)
+
+
+def test_a_damaged_detector_is_named(folder: Path, tmp_path: Path) -> None:
+    detector = load_sample_detector(folder)
+    save_sample_detector(tmp_path, detector)
+    assert load_sample_detector(tmp_path).weights.tolist() == detector.weights.tolist()
+    (tmp_path / "detector.safetensors").write_bytes(b"nothing")
+    with pytest.raises(StateError, match="does not belong to detector.json"):
+        load_sample_detector(tmp_path)
+    (tmp_path / "detector.json").write_text('{"format": "fl_shield.sample_detector", "version": 9}')
+    with pytest.raises(StateError, match="has version 9; this fl_shield reads 1"):
+        load_sample_detector(tmp_path)
+    (tmp_path / "detector.json").write_text("{}")
+    with pytest.raises(StateError, match="is no detector of samples"):
+        load_sample_detector(tmp_path)
+    with pytest.raises(ConfigurationError, match="`weights` to be finite, of shape"):
+        SampleDetector(detector.spec, detector.weights[1:], 0.0)
+
+
+def test_log_odds_by_hand() -> None:
+    """One column: five clean values 0 to 4 and an input of 6; the unit is 2."""
+    detector = SampleDetector(FeatureSpec(("gain@fine",), (2.0,)), np.array([1.0, 10.0]), 0.5)
+    reference, row = np.arange(5.0)[:, None], np.array([[6.0]])
+    # Of 0, 1, 2, 3, 4, 6 the median is 2.5 and the median distance from it 1.5.
+    relative = np.log1p(3.5 / (1.4826 * 1.5 + 0.2))
+    wanted = 0.5 + relative + 10 * np.log1p(3.5 / 2)
+    assert detector.score(("gain@fine",), reference, row) == pytest.approx([wanted], rel=1e-6)
 
 
 def test_bad_input_is_one_sentence(shadow: list[EpisodeTable], tmp_path: Path) -> None:
@@ -131,4 +173,4 @@ def test_bad_input_is_one_sentence(shadow: list[EpisodeTable], tmp_path: Path) -
     with pytest.raises(ConfigurationError, match="not fitted"):
         MetaShieldSamples().score(Samples(images(4)[0]))
     with pytest.raises(ConfigurationError, match="two data sets or more"):
-        clean_scores(shadow[:3], lambda _: learn(shadow, SETTINGS))
+        unseen_scores(shadow[:3], lambda _: learn(shadow))
