@@ -121,7 +121,7 @@ class Deployment:
             "--ssl-keyfile", "server.key", "--enable-supernode-auth", "--database", "state.db",
             "--port", self.address.split(":")[1], "--disable-runtime-dependency-installation",
         )  # fmt: skip
-        self.wait_until(self._is_healthy, 60, "the SuperLink answers", "superlink")
+        self.wait_until(self._is_healthy, 120, "the SuperLink answers", "superlink")
 
     def register(self, public_key: Path) -> int:
         """Register a node's key as the operator does, and return its node id."""
@@ -143,7 +143,7 @@ class Deployment:
         shown = json.loads(self.flwr("supernode", "list", "production", "--format", "json"))
         return sum(node["status"] == "online" for node in shown["nodes"])
 
-    def flwr(self, *arguments: str, timeout: float = 60) -> str:
+    def flwr(self, *arguments: str, timeout: float = 120) -> str:
         """Run `flwr` and return what it shows."""
         done = subprocess.run(
             [str(BIN / "flwr"), *arguments], cwd=self.folder, env=self.environment,
@@ -186,7 +186,7 @@ class Deployment:
         for process in reversed(self._processes):
             process.terminate()
         for process in self._processes:
-            process.wait(30)
+            process.wait(60)
 
     def kill(self) -> None:
         """End whatever still runs, at once."""
