@@ -12,7 +12,7 @@ export FLWR_TELEMETRY_ENABLED ?= 0
 export FLWR_DISABLE_UPDATE_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint types format browser results-demo results-detector results-potency results-headline results-papers results-hostile results-soak clean
+.PHONY: help install demo test test-fast lint types format browser results-demo results-detector results-potency results-headline results-papers results-models results-hostile results-soak results-cost clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ results-detector: $(STAMP) ## the detector on what it has never seen -> docs/res
 results-papers: $(STAMP) ## the detectors of the papers on the same victims -> docs/results/papers.json: DATA=dir
 	$(BIN)/python -m benchmarks.papers --data $(DATA) $(ARGS) $(SHIP)
 
+results-models: $(STAMP) ## detectors and repairs of whole models -> docs/results/models.json: DATA=dir
+	$(BIN)/python -m benchmarks.model_scanning --data $(DATA) --workers $(WORKERS) $(ARGS)
+
 results-hostile: $(STAMP) ## ten thousand hostile rounds -> docs/results/hostile.json
 	$(BIN)/python -m benchmarks.hostile_rounds
 
@@ -72,6 +75,9 @@ results-potency: $(STAMP) ## which attacks work -> docs/results/potency.csv: DAT
 
 results-headline: $(STAMP) ## every defence against every attack -> docs/results/headline.csv: DATA=dir ARGS='…'
 	$(BIN)/python -m benchmarks.headline data_root=$(abspath $(DATA)) workers=$(WORKERS) $(ARGS)
+
+results-cost: $(STAMP) ## time and memory of the shield -> docs/results/cost.json: DATA=dir
+	$(BIN)/python -m benchmarks.cost --data $(DATA)
 
 clean: ## remove the environment and caches, not the runs
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .hypothesis

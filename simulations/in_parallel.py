@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from fl_shield.errors import FlShieldError
+
 QUIET_RAY = {"RAY_DEDUP_LOGS": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """Read by Ray when it is imported."""
 
@@ -24,6 +26,9 @@ def in_parallel(
         jobs: The jobs.
         workers: Processes on this machine. With `RAY_ADDRESS` set, Ray's cluster decides instead.
         gpus: GPUs that a job takes; below 1 for several jobs on one.
+
+    Raises:
+        FlShieldError: if Ray cannot start, or its cluster cannot be reached.
     """
     is_cluster = bool(os.environ.get("RAY_ADDRESS"))
     if not is_cluster and (workers == 1 or len(jobs) < 2):
@@ -35,7 +40,12 @@ def in_parallel(
 
     # A cluster knows its own size, and refuses to be told.
     cores = None if is_cluster else workers
-    ray.init(num_cpus=cores, logging_level=40, log_to_driver=False, ignore_reinit_error=True)
+    try:
+        ray.init(num_cpus=cores, logging_level=40, log_to_driver=False, ignore_reinit_error=True)
+    except Exception as error:  # Ray raises a bare one when the machine is too busy
+        raise FlShieldError(
+            f"Ray cannot start its processes ({error}). Try again, or with workers=1, without Ray."
+        ) from error
     try:
         task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(_attempt)
         waiting: dict[Any, Job] = {task.remote(work, job): job for job in jobs}

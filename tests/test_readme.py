@@ -193,13 +193,17 @@ def test_commands_are_understood(
         # of argparse is a SystemExit).
         assert fl_shield_command([*words[:-1], str(tmp_path / "none")]) == 2
         assert "run folder" in capsys.readouterr().err
+    elif words[0] == "audit" and "--clean" in words:
+        words[words.index("--clean") + 1] = str(tmp_path / "none")
+        assert fl_shield_command(words) == 2
+        assert "`--clean` to be a folder of images" in capsys.readouterr().err
     elif words[0] == "audit":
         # What is audited is not there: refused for that, not for the form of the command.
         words[1] = str(tmp_path / "none")
         assert fl_shield_command(words) == 2
         assert "a folder of captures or an audit log" in capsys.readouterr().err
     elif words[0] == "study":
-        assert fl_shield_command([*words, f"data_root={tmp_path}", "--cells"]) == 0
+        assert fl_shield_command([words[0], f"data_root={tmp_path}", *words[1:], "--cells"]) == 0
         assert re.search(r"^[1-9]\d* cells$", capsys.readouterr().out, flags=re.MULTILINE)
     elif words[0] == "filter":
         words[words.index("--clean") + 1] = str(tmp_path / "none")

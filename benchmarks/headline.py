@@ -1,0 +1,135 @@
+"""The defences against the attacks: `docs/results/headline.csv`, plots, and what was claimed.
+
+    python -m benchmarks.headline data_root=../shared/data workers=2 'include=[{data:mnist,seed:0}]'
+
+Runs what is left of the study `headline` (`conf/study/headline.yaml`), whole or in pieces, and
+writes a row a run, the table of means, the plots, and for every attacked cell whether the shield
+
+- ends with an attack success rate at most 2 points above the clean run's, and main accuracy at most
+  1 point below it;
+- is at least as good as the best rival of the cell on ASR (within 1 point) without losing more main
+  accuracy.
+
+`--report-only` writes all this from what is there.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+
+from benchmarks.study_results import RESULTS, ROOT, Record, number, rows_of_study, write_csv
+
+SHIELD = "meta_shield"
+ASR_MARGIN, ACCURACY_MARGIN, RIVAL_MARGIN = 0.02, 0.01, 0.01
+CELL = ("data", "attack", "trigger", "attackers", "seed")
+SLACK = 1e-9
+
+
+def against_clean(row: Record) -> str:
+    """Return what a run lacks of the clean one, empty if nothing.
+
+    >>> why = against_clean({"final_asr": "0.05", "clean_asr": "0.0", "final_ma": "0.97",
+    ...                      "clean_ma": "0.975"})
+    >>> why
+    'ASR 5.0 points above clean'
+    """
+    asr, clean_asr, accuracy, clean = (
+        number(row, key) for key in ("final_asr", "clean_asr", "final_ma", "clean_ma")
+    )
+    if asr is None or clean_asr is None or accuracy is None or clean is None:
+        return "no clean run to compare with"
+    lacks = []
+    if asr > clean_asr + ASR_MARGIN + SLACK:
+        lacks.append(f"ASR {100 * (asr - clean_asr):.1f} points above clean")
+    if accuracy < clean - ACCURACY_MARGIN - SLACK:
+        lacks.append(f"main accuracy {100 * (clean - accuracy):.1f} points below clean")
+    return "; ".join(lacks)
+
+
+def against_rivals(row: Record, rivals: Sequence[Record]) -> str:
+    """Return the rival that beats a run on ASR by more than a point without losing accuracy.
+
+    A rival that pays for a low ASR with main accuracy (below the shield's by over a point) does not
+    count: a model that has learned nothing obeys no trigger either.
+    """
+    asr, accuracy = number(row, "final_asr"), number(row, "final_ma")
+    better = [
+        (other, found)
+        for rival in rivals
+        if (found := number(rival, "final_asr")) is not None
+        and (kept := number(rival, "final_ma")) is not None
+        and (other := rival["defence"])
+        and asr is not None
+        and accuracy is not None
+        and kept >= accuracy - ACCURACY_MARGIN
+        and found < asr - RIVAL_MARGIN - SLACK
+    ]
+    if not better or asr is None:
+        return ""
+    name, best = min(better, key=lambda pair: pair[1])
+    return f"{name} is {100 * (asr - best):.1f} points lower in ASR"
+
+
+def summary(rows: Sequence[Record]) -> str:
+    """Return the Markdown page of claims: how many cells hold, every exception, and clean FPR."""
+    attacked = [row for row in rows if row["trigger"]]
+    cells: dict[tuple[str, ...], list[Record]] = {}
+    for row in attacked:
+        cells.setdefault(tuple(row[key] for key in CELL), []).append(row)
+    lines, exceptions, held, best, judged = [], [], 0, 0, 0
+    for cell, members in sorted(cells.items()):
+        for own in [row for row in members if row["defence"] == SHIELD]:
+            judged += 1
+            rivals = [row for row in members if row["defence"] not in (SHIELD, "none")]
+            short, beaten = against_clean(own), against_rivals(own, rivals)
+            held += not short
+            best += not beaten
+            if short or beaten:
+                why = "; ".join(text for text in (short, beaten) if text)
+                exceptions.append(f"| {' | '.join(cell)} | {own['seen']} | {why} |")
+    lines += [
+        "# The headline study\n",
+        "Written by `make results-headline`, with the runs that are finished.\n",
+        f"- Runs: {len(rows)}, of which {len(attacked)} attacked, in {len(cells)} cells.",
+        f"- MetaShield stays within 2 points of the clean run's ASR and 1 point of its main "
+        f"accuracy in {held} of {judged} cells.",
+        f"- No rival is better in {best} of {judged} cells.",
+    ]
+    if exceptions:
+        lines += ["\n## Exceptions\n", f"| {' | '.join(CELL)} | seen | what |", "|---" * 7 + "|"]
+        lines += exceptions
+    lines += ["\n## Honest updates flagged where nobody attacks\n", "| defence | mean FPR | runs |"]
+    lines += ["|---|---|---|", *_clean_rates(rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _clean_rates(rows: Sequence[Record]) -> list[str]:
+    rates: dict[str, list[float]] = {}
+    for row in rows:
+        rate = number(row, "fpr")
+        if not row["trigger"] and row["defence"] != "none" and rate is not None:
+            rates.setdefault(row["defence"], []).append(rate)
+    return [
+        f"| {name} | {100 * sum(found) / len(found):.1f} % | {len(found)} |"
+        for name, found in sorted(rates.items())
+    ]
+
+
+def main() -> None:
+    rows = [row for row in rows_of_study("headline", sys.argv[1:]) if row["finished"] == "yes"]
+    if not rows:
+        sys.exit("No run of the study is finished yet.")
+    write_csv(RESULTS / "headline.csv", rows)
+    report = ROOT / "studies" / "headline" / "report"
+    means = (report / "results.md").read_text(encoding="utf-8").partition("\n\n")[2]
+    page = summary(rows) + f"\n## Means over seeds, in percent\n\n{means}"
+    (RESULTS / "headline.md").write_text(page, encoding="utf-8")
+    for plot in sorted((report / "plots").glob("*.png")):
+        shutil.copyfile(plot, RESULTS / f"headline.{plot.name}")
+    print(summary(rows))
+
+
+if __name__ == "__main__":
+    main()

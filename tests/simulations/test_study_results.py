@@ -1,0 +1,66 @@
+"""The verdicts in the committed results: potency of attacks, and the shield against its rivals."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.headline import against_clean, against_rivals, summary
+from benchmarks.potency import why_not
+
+ROW = {
+    "data": "mnist", "attack": "badnets", "trigger": "patch", "attackers": "0.2", "seed": "0",
+    "defence": "meta_shield", "final_asr": "0.02", "clean_asr": "0.01", "final_ma": "0.97",
+    "clean_ma": "0.975", "max_asr": "0.3", "fpr": "0.01", "seen": "yes",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asr", "accuracy", "sentence"),
+    [
+        ("0.8", "0.955", ""),
+        ("0.799", "0.97", "ASR 0.799 is below 0.8 (it reached 0.300)"),
+        ("0.9", "0.95", "main accuracy is 2.5 points below clean"),
+        ("", "0.9", "not measured"),
+    ],
+)
+def test_potency_is_success_without_harm(asr: str, accuracy: str, sentence: str) -> None:
+    assert why_not({**ROW, "final_asr": asr, "final_ma": accuracy}) == sentence
+
+
+def test_an_attack_without_its_clean_run_is_not_judged() -> None:
+    assert "clean run" in why_not({**ROW, "clean_ma": ""})
+
+
+@pytest.mark.parametrize(
+    ("asr", "accuracy", "sentence"),
+    [
+        ("0.03", "0.965", ""),
+        ("0.031", "0.97", "ASR 2.1 points above clean"),
+        ("0.0", "0.96", "main accuracy 1.5 points below clean"),
+    ],
+)
+def test_the_shield_is_held_against_the_clean_run(asr: str, accuracy: str, sentence: str) -> None:
+    assert against_clean({**ROW, "final_asr": asr, "final_ma": accuracy}) == sentence
+
+
+def test_a_rival_that_pays_with_accuracy_is_not_better() -> None:
+    own = {**ROW, "final_asr": "0.10"}
+    rivals = [
+        {**ROW, "defence": "krum", "final_asr": "0.0", "final_ma": "0.5"},
+        {**ROW, "defence": "flame", "final_asr": "0.04", "final_ma": "0.965"},
+        {**ROW, "defence": "rlr", "final_asr": "0.095"},
+    ]
+    assert against_rivals(own, rivals) == "flame is 6.0 points lower in ASR"
+    assert against_rivals({**own, "final_asr": "0.05"}, rivals) == ""
+
+
+def test_the_page_counts_cells_and_names_exceptions() -> None:
+    clean = {**ROW, "attack": "clean", "trigger": "", "fpr": "0.03", "attackers": "0"}
+    rows = [ROW, {**ROW, "seed": "1", "final_asr": "0.5"}, clean,
+            {**ROW, "seed": "1", "defence": "flame", "final_asr": "0.1"},
+            {**ROW, "defence": "none", "final_asr": "1.0"}]  # fmt: skip
+    page = summary(rows)
+    assert "in 1 of 2 cells" in page
+    assert "No rival is better in 1 of 2 cells" in page
+    assert "ASR 49.0 points above clean; flame is 40.0 points lower in ASR" in page
+    assert "| meta_shield | 3.0 % | 1 |" in page
