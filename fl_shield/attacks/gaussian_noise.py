@@ -24,7 +24,7 @@ class GaussianNoise(NoModelPoisoning):
         ConfigurationError: if `deviation` is not positive.
     """
 
-    deviation: float = 0.5
+    deviation: float = 2.0
 
     def __post_init__(self) -> None:
         """Check the deviation."""
