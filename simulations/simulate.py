@@ -214,6 +214,9 @@ def _backend(settings: Settings) -> dict[str, dict[str, Any]]:
     return {
         "client_resources": {"num_cpus": simulation["client_cpus"], "num_gpus": 0.0},
         "init_args": {
+            # A cluster of its own: one that happens to run, or has left its address behind, would
+            # be joined otherwise, and refuses to be told its CPUs.
+            "address": "local",
             "num_cpus": max(cores, simulation["client_cpus"]),
             "include_dashboard": False,
             "log_to_driver": False,
