@@ -10,9 +10,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fl_shield.errors import FlShieldError, expected, raise_all
+from fl_shield.errors import FlShieldError, expected, raise_all, unknown
 from fl_shield.simulations.arms import ARMS
-from fl_shield.simulations.composing import FOLDER, STUDIES, compose_config
+from fl_shield.simulations.composing import FOLDER, STUDIES, compose_config, config_groups
 from fl_shield.simulations.requirements import unmet
 from fl_shield.simulations.settings import Settings, settings_from
 from fl_shield.simulations.study_catalogue import Catalogue, catalogue_of
@@ -63,9 +63,11 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     A setting of `conf/study.yaml` is the study's; any other is one of `fl-shield simulate`.
 
     Raises:
-        ConfigurationError: if one sets for all cells what tells them apart.
+        ConfigurationError: if one is neither, or sets for all cells what tells them apart.
     """
     primary = OmegaConf.load(FOLDER / f"{STUDIES}.yaml")
+    simulate = OmegaConf.load(FOLDER / "config.yaml")
+    known = {str(key) for key in (*primary, *simulate, *config_groups(), STUDIES)} - {"defaults"}
     own: list[str] = []
     cells: list[str] = []
     problems: list[str] = []
@@ -73,6 +75,9 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
         key = override.partition("=")[0].lstrip("+~")
         is_own = key == STUDIES or key.split(".")[0] == "catalogue" or (key in primary)
         (own if is_own else cells).append(override)
+        top = key.split(".")[0]
+        if not is_own and top not in known and not override.startswith("+"):
+            problems.append(unknown("setting", top, known))
         if key in GRID_OF:
             problems.append(
                 f"A study sets `{key}` for each of its cells. Choose its lists instead: "

@@ -92,6 +92,12 @@ def test_data_in_files_need_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
         plan(tmp_path, "workers=0")
 
 
+@pytest.mark.parametrize(("override", "near"), [("worker=3", "workers"), ("roundz=3", "rounds")])
+def test_settings_of_neither_kind_are_answered_with_the_nearest(override: str, near: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"Did you mean {near!r}"):
+        split_overrides([override])
+
+
 def test_what_cannot_run_is_named_with_its_cell(tmp_path: Path) -> None:
     found = plan(tmp_path, *SMALL, "defences=[none,bulyan,fldetector]", "attackers=[0.4]",
                  "triggers=[patch,word]", "attacks=[badnets]")  # fmt: skip
