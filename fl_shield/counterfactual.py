@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from fl_shield.cohort import Cohort
 from fl_shield.judge.influence import bound_claims
 
-Average = dict[str, NDArray[np.generic]]
+Average = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)

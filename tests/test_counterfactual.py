@@ -1,5 +1,7 @@
 """What the model would have been, against averages worked out by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -7,11 +9,14 @@ from numpy.typing import NDArray
 from fl_shield.cohort import ClientUpdate, Cohort
 from fl_shield.counterfactual import counterfactual
 
-REFERENCE = {"w": np.array([1.0, 1.0], dtype=np.float32), "n": np.asarray(4, dtype=np.int64)}
+REFERENCE: dict[str, NDArray[Any]] = {
+    "w": np.array([1.0, 1.0], dtype=np.float32),
+    "n": np.asarray(4, dtype=np.int64),
+}
 
 
 def client(node: int, examples: float, value: float) -> ClientUpdate:
-    state: dict[str, NDArray[np.generic]] = {
+    state: dict[str, NDArray[Any]] = {
         "w": np.full(2, value, dtype=np.float32),
         "n": np.asarray(6, dtype=np.int64),
     }

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.task_identity import TaskIdentity
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from fl_shield.strategies import MetaShield
 from tests.journeys._commands import run
@@ -33,7 +33,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         audit_log=tmp_path / "audit.jsonl", capture=tmp_path / "captures",
     )  # fmt: skip
     result = strategy.start(OrderedGrid(NODES, client), to_record(global_weights()), num_rounds=3)
-    np.savez(tmp_path / "final.npz", **from_record(result.arrays))
+    save_file(from_record(result.arrays), tmp_path / "final.safetensors")
     return tmp_path
 
 
@@ -50,7 +50,7 @@ def test_what_the_model_would_have_been(place: Path) -> None:
     assert rounds[1]["held_back"] == ["11"]  # it attacks in rounds 2 and 3
     assert rounds[1]["distance"] > 0.1 * rounds[1]["step"]
     found = load_file(place / "models" / "round-000003-passed.safetensors")
-    final = np.load(place / "final.npz")
+    final = load_file(place / "final.safetensors")
     for name in ("0.weight", "2.bias"):  # what passed is what the server really aggregated
         np.testing.assert_allclose(found[name], final[name], rtol=1e-5, atol=1e-6)
     poisoned = load_file(place / "models" / "round-000003-everybody.safetensors")

@@ -55,7 +55,7 @@ MAX_SHARE = 0.25
 SCHEMA = frozenset({"records renamed", "extra metric", "list metric", "a thousand metrics"})
 """Kinds that are wrong only because most replies look otherwise."""
 
-_ANY = {"fraction_evaluate": 0.0, "min_train_nodes": 1, "min_available_nodes": 1}
+_ANY: dict[str, Any] = {"fraction_evaluate": 0.0, "min_train_nodes": 1, "min_available_nodes": 1}
 INNER: dict[str, Callable[[], Strategy]] = {
     "FedAvg": lambda: FedAvg(**_ANY),
     "FedProx": lambda: FedProx(proximal_mu=0.1, **_ANY),

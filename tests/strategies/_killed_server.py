@@ -57,7 +57,7 @@ def client(message: Message) -> Message:
     """Train: move the global model by noise of this client and round; one client moves it far."""
     node = message.metadata.dst_node_id
     reference = from_record(message.content["arrays"])  # type: ignore[arg-type]
-    number = int(message.content["config"]["server-round"])  # type: ignore[index,arg-type,call-overload]
+    number = int(message.content.config_records["config"]["server-round"])  # type: ignore[arg-type]
     size = 9.0 if node == MALICIOUS and number in (2, 3) else 0.1
     weights = honest_weights(100 * number + node, reference, size)
     return train_reply(message, weights, num_examples=node)
