@@ -62,8 +62,8 @@ class Scanner(Protocol):
 class Study:
     """One task: its models, and the scores that they were given."""
 
-    def __init__(self, name: str, data: Path, store: Path) -> None:
-        self.name, self.store = name, store
+    def __init__(self, name: str, data: Path, store: Path, workers: int = 1) -> None:
+        self.name, self.store, self.workers = name, store, workers
         self.holdings = zoo.holdings(name, data)
         self._data = data
 
@@ -104,16 +104,19 @@ class Study:
         """Return scores and seconds of a method, `role/kind-index` to both; kept in the store."""
         file = self.store / "scores" / self.name / f"{method}.json"
         found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        scanner: Scanner | None = None
-        for model in self.judged():
-            key = f"{model.parent.name}/{model.stem}"
-            if key in found:
-                continue
-            scanner = scanner or build()
+        pending = [m for m in self.judged() if f"{m.parent.name}/{m.stem}" not in found]
+        if not pending:
+            return found
+        scanner = build()
+        file.parent.mkdir(parents=True, exist_ok=True)
+
+        def score(model: Path) -> tuple[str, float, float]:
             started = time.process_time()
-            score = float(scanner.score([self.load(model)])[0])
-            found[key] = [score, round(time.process_time() - started, 3)]
-            file.parent.mkdir(parents=True, exist_ok=True)
+            value = float(scanner.score([self.load(model)])[0])
+            return f"{model.parent.name}/{model.stem}", value, time.process_time() - started
+
+        for key, value, seconds in zoo.in_order_of_arrival(score, pending, self.workers):
+            found[key] = [value, round(seconds, 3)]
             file.write_text(json.dumps(found), encoding="utf-8")
         return found
 
@@ -121,14 +124,21 @@ class Study:
         """Return what the repairs do to backdoored victims; kept in the store."""
         file = self.store / "scores" / self.name / "repairs.json"
         found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        for kind in list(zoo.VICTIMS)[1:]:
-            for index, model in enumerate(self.files("victim", kind)[:REPAIRED]):
-                for method in ("fine_pruning", "unlearning"):
-                    key = f"{kind}-{index:04d}/{method}"
-                    if key not in found:
-                        found[key] = self._repair(self.load(model), kind, index, method)
-                        file.parent.mkdir(parents=True, exist_ok=True)
-                        file.write_text(json.dumps(found), encoding="utf-8")
+        jobs = [
+            (model, kind, index, method)
+            for kind in list(zoo.VICTIMS)[1:]
+            for index, model in enumerate(self.files("victim", kind)[:REPAIRED])
+            for method in ("fine_pruning", "unlearning")
+            if f"{kind}-{index:04d}/{method}" not in found
+        ]
+        file.parent.mkdir(parents=True, exist_ok=True)
+
+        def repair(job: tuple[Path, str, int, str]) -> dict[str, Any]:
+            return self._repair(self.load(job[0]), *job[1:])
+
+        for row in zoo.in_order_of_arrival(repair, jobs, self.workers):
+            found[f"{row['kind']}-{row['index']:04d}/{row['method']}"] = row
+            file.write_text(json.dumps(found), encoding="utf-8")
         return list(found.values())
 
     def _repair(self, model: nn.Module, kind: str, index: int, method: str) -> dict[str, Any]:
@@ -156,15 +166,16 @@ SEARCH = TriggerSearch(steps=100, samples=16)
 def methods(study: Study, source: Study) -> dict[str, Callable[[], Scanner]]:
     """Return the scanners by name; MNTD learns from the shadows of `source`."""
 
-    def mntd(robust: bool) -> Scanner:
-        training = MetaClassifierTraining(epochs=EPOCHS, robust=robust)
+    def mntd(robust: bool = False, standardise: bool = False) -> Scanner:
+        training = MetaClassifierTraining(epochs=EPOCHS, robust=robust, standardise=standardise)
         scanner = Mntd(calibration=CALIBRATION, training=training)
         return scanner.fit_on(source.held(), *source.shadows())
 
     held = study.held()
     return {
-        "mntd": lambda: mntd(False),
-        "mntd_robust": lambda: mntd(True),
+        "mntd": lambda: mntd(),
+        "mntd_robust": lambda: mntd(robust=True),
+        "mntd_standardised": lambda: mntd(standardise=True),
         "neural_cleanse": lambda: NeuralCleanse(SEARCH).fit(held),
         "df_tnd": lambda: DataFreeTnd(ActivationSearch()).fit(held),
         "meta_shield": lambda: MetaShieldModels().fit(held),
@@ -172,9 +183,11 @@ def methods(study: Study, source: Study) -> dict[str, Callable[[], Scanner]]:
     }
 
 
-def measure(name: str, data: Path, store: Path, only: Sequence[str] | None = None) -> None:
+def measure(
+    name: str, data: Path, store: Path, workers: int, only: Sequence[str] | None = None
+) -> None:
     """Score and repair the models of a task."""
-    study = Study(name, data, store)
+    study = Study(name, data, store, workers)
     source = study if SOURCE[name] == name else Study(SOURCE[name], data, store)
     for method, build in methods(study, source).items():
         is_learned = method.startswith("mntd")
@@ -194,16 +207,17 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=zoo.ROOT / "runs" / "models")
     parser.add_argument("--task", choices=zoo.ZOOS, nargs="+", default=list(zoo.ZOOS))
     parser.add_argument("--only", nargs="+", metavar="METHOD", help="these, and no tables")
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--as-it-is", action="store_true", help="train nothing any more")
     parser.add_argument("--tables", action="store_true", help="only write the tables anew")
     options = parser.parse_args()
     torch.set_num_threads(1)
     data, store = options.data.absolute(), options.store.absolute()
     if not (options.as_it_is or options.tables):
-        zoo.make_all(options.task, data, store)
+        zoo.make_all(options.task, data, store, options.workers)
     if not options.tables:
         for name in options.task:
-            measure(name, data, store, options.only)
+            measure(name, data, store, options.workers, options.only)
     if options.only is None:
         write_results(store)
 

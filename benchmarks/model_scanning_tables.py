@@ -25,12 +25,15 @@ NAMES = {
     "meta_shield": "MetaShield (whole model)",
     "mntd": "MNTD",
     "mntd_robust": "MNTD, robust",
+    "mntd_standardised": "MNTD, standardised answers",
     "neural_cleanse": "Neural Cleanse",
     "dl_tnd": "DL-TND",
     "df_tnd": "DF-TND",
     "fisher": "ensemble, Fisher",
     "harmonic": "ensemble, harmonic mean",
 }
+
+METHODS = [name for name in NAMES if name not in ("fisher", "harmonic")]
 
 Found = Mapping[str, Sequence[float]]
 """`role/kind-index` to score and seconds."""
@@ -50,6 +53,8 @@ def scores_of(store: Path, task: str) -> dict[str, Found]:
 def with_ensembles(scores: Mapping[str, Found]) -> dict[str, Found]:
     """Return the scores with those of the ensembles, where all methods have judged."""
     every = dict(scores)
+    # One vote for MNTD, that of the paper.
+    scores = {k: v for k, v in scores.items() if k == "mntd" or not k.startswith("mntd")}
     shared = sorted(set.intersection(*(set(found) for found in scores.values())))
     clean = [key for key in shared if key.startswith("shadow/")]
     if len(scores) < 2 or len(clean) < 1 / FALSE_ALARMS - 1:
@@ -57,7 +62,7 @@ def with_ensembles(scores: Mapping[str, Found]) -> dict[str, Found]:
     reference = {name: [found[key][0] for key in clean] for name, found in scores.items()}
     judged = {name: [found[key][0] for key in shared] for name, found in scores.items()}
     for name in ("fisher", "harmonic"):
-        ensemble = Ensemble(name, FALSE_ALARMS).fit(reference)  # type: ignore[arg-type]
+        ensemble = Ensemble(name, FALSE_ALARMS).fit(reference)
         combined = ensemble.score(judged)
         seconds = [sum(found[key][1] for found in scores.values()) for key in shared]
         every[name] = {
@@ -106,7 +111,8 @@ def repairs_of(store: Path, task: str) -> list[dict[str, Any]]:
         for method in ("fine_pruning", "unlearning"):
             chosen = [r for r in found if (r["kind"], r["method"]) == (kind, method)]
             if chosen:
-                row = {"task": task, "kind": kind, "method": method, "models": len(chosen)}
+                row: dict[str, Any] = {"task": task, "kind": kind, "method": method}
+                row["models"] = len(chosen)
                 for figure in ("asr_before", "asr_after", "ma_before", "ma_after"):
                     row[figure] = float(np.mean([r[figure] for r in chosen]))
                 if method == "unlearning":
@@ -167,9 +173,7 @@ def _missing(store: Path) -> list[str]:
             there = len(list((store / task / "victim").glob(f"{kind}-*.safetensors")))
             if there < count:
                 missing.append(f"{task}: {there} of {count} {kind} victims")
-        missing += [
-            f"{task}: {NAMES[m]}" for m in list(NAMES)[:6] if m not in scores_of(store, task)
-        ]
+        missing += [f"{task}: {NAMES[m]}" for m in METHODS if m not in scores_of(store, task)]
     return missing
 
 

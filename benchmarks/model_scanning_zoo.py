@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import time
 import zlib
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -58,6 +59,30 @@ CORNERS: tuple[Corner, ...] = ("top-left", "top-right", "bottom-left", "bottom-r
 
 POISON = {"jumbo": (0.05, 0.5), "badnets": (0.05, 0.2), "blended": (0.05, 0.2)}
 """Range of the share of poisoned samples; Jumbo's is MNTD's."""
+
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+_work: Callable[[Any], Any] = len
+"""What a worker process does; it is forked with it, so that nothing has to be sent."""
+
+
+def _do(job: Any) -> Any:
+    return _work(job)
+
+
+def in_order_of_arrival(
+    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int
+) -> Iterator[Result]:
+    """Yield the results of jobs as they are done, by so many forked processes."""
+    global _work
+    _work = work
+    if workers < 2:
+        yield from map(work, jobs)
+        return
+    with multiprocessing.get_context("fork").Pool(workers) as pool:
+        yield from pool.imap_unordered(_do, jobs)
 
 
 @dataclass(frozen=True)
@@ -235,13 +260,25 @@ PARTS: tuple[tuple[Role, tuple[str, ...]], ...] = (
 """Roles and kinds, those that most figures need first."""
 
 
-def make_all(tasks: Sequence[str], data: Path, store: Path, only: Role | None = None) -> None:
+def make_all(
+    tasks: Sequence[str], data: Path, store: Path, workers: int = 1, only: Role | None = None
+) -> None:
     """Make victims and shadows of all tasks."""
-    for role, kinds in PARTS:
-        for name in tasks:
-            if only in (None, role) and (role == "victim" or name in LEARNED):
-                for kind, index in names(role, kinds):
-                    make(name, role, kind, index, data, store)
+    jobs = [
+        (name, role, kind, index)
+        for role, kinds in PARTS
+        for name in tasks
+        if only in (None, role) and (role == "victim" or name in LEARNED)
+        for kind, index in names(role, kinds)
+    ]
+    for name in tasks:
+        holdings(name, data)  # read once, in front of the fork
+
+    def make_one(job: tuple[str, Role, str, int]) -> Path:
+        return make(*job, data, store)
+
+    for _ in in_order_of_arrival(make_one, jobs, workers):
+        pass
 
 
 def main() -> None:
@@ -249,10 +286,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--store", type=Path, default=ROOT / "runs" / "models")
     parser.add_argument("--task", choices=ZOOS, nargs="+", default=list(ZOOS))
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--role", choices=("victim", "shadow"), help="these only")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    make_all(options.task, options.data.absolute(), options.store.absolute(), options.role)
+    make_all(
+        options.task,
+        options.data.absolute(),
+        options.store.absolute(),
+        options.workers,
+        options.role,
+    )
 
 
 if __name__ == "__main__":

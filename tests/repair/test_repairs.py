@@ -34,6 +34,7 @@ class TwoChannels(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(1, 3, 1)
         self.conv.weight.data = torch.tensor([1.0, 1.0, 0.5]).reshape(3, 1, 1, 1)
+        assert self.conv.bias is not None
         self.conv.bias.data = torch.tensor([0.0, -2.0, 0.5])
         self.head = nn.Linear(3, 2)
         self.head.weight.data = torch.tensor([[-1.0, 9.0, 0.0], [1.0, -9.0, 0.0]])

@@ -39,6 +39,9 @@ class MetaClassifierTraining:
         epochs: Passes over the shadows.
         learning_rate: Step size of Adam, one shadow a step.
         robust: Whether the first layer stays as it was drawn.
+        standardise: Whether a model's answers are brought to mean 0 and deviation 1 first. Logits
+            grow with the samples and epochs of a training: shadows have few, and clean models of
+            long training look like none of them. Not in the paper.
         seed: Seed of queries, weights and order.
 
     Raises:
@@ -50,6 +53,7 @@ class MetaClassifierTraining:
     epochs: int = 10
     learning_rate: float = 1e-3
     robust: bool = False
+    standardise: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -76,6 +80,7 @@ class MetaClassifier(nn.Module):
     def __init__(self, queries: Tensor, num_classes: int, training: MetaClassifierTraining) -> None:
         super().__init__()
         self.queries = nn.Parameter(queries.clone())
+        self.standardise = training.standardise
         self.first = nn.Linear(len(queries) * num_classes, training.hidden)
         self.last = nn.Linear(training.hidden, 1)
         if training.robust:
@@ -84,7 +89,10 @@ class MetaClassifier(nn.Module):
 
     def forward(self, answers: Tensor) -> Tensor:
         """Return the log-odds of a backdoor, from the answers `(queries, classes)` of a model."""
-        odds: Tensor = self.last(functional.relu(self.first(answers.flatten())))
+        read = answers.flatten()
+        if self.standardise:
+            read = (read - read.mean()) / (read.std() + 1e-6)
+        odds: Tensor = self.last(functional.relu(self.first(read)))
         return odds[0]
 
 

@@ -36,6 +36,15 @@ def test_the_formula() -> None:
     assert classifier(torch.tensor([[1.0, 2.0], [3.0, 4.0]])).item() == pytest.approx(21.5)
 
 
+def test_standardised_answers_have_no_unit() -> None:
+    torch.manual_seed(0)
+    training = MetaClassifierTraining(standardise=True)
+    classifier = MetaClassifier(torch.zeros(2, 1), 3, training)
+    answers = torch.randn(2, 3)
+    louder = classifier(4.0 * answers + 1.0).item()
+    assert louder == pytest.approx(classifier(answers).item(), rel=1e-4)
+
+
 @pytest.mark.parametrize("robust", [False, True])
 def test_patched_digits_models_score_above_clean_ones(robust: bool) -> None:
     training = MetaClassifierTraining(queries=4, epochs=30, learning_rate=1e-2, robust=robust)
