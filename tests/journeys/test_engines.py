@@ -34,7 +34,11 @@ def evidence(folder: Path) -> dict[tuple[int, int], tuple[Any, ...]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_both_engines_give_the_same_figures_and_evidence(tmp_path: Path) -> None:
+def test_both_engines_give_the_same_figures_and_evidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A cluster that is not ours, and not there either, is left alone.
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     options = [*SMALL, "rounds=3", "arms=[undefended,defended]", "tracking=none"]
     for engine in ("in_process", "flower"):
         status, output, errors = run(
