@@ -17,7 +17,7 @@ from fl_shield.simulations.run_folder import Round
 
 MAX_PANELS = 18
 COLUMNS = 3
-PANEL_HEIGHT = 1.75  # inches
+PANEL_HEIGHT = 1.85  # inches
 
 Curves = dict[str, list[dict[int, float]]]
 """Defence to one curve a seed: round to share."""
@@ -75,7 +75,7 @@ def _panels(
         curve = {r.number: y for r in entry.arm.rounds if (y := measure(r)) is not None}
         if curve:
             share = f", {100 * row.attackers:g} %" if row.attackers else ""
-            panel = panels.setdefault(f"{row.data}: {row.attack_name}{share}", {})
+            panel = panels.setdefault(f"{row.data}{share}\n{row.attack_name}", {})
             panel.setdefault(row.defence, []).append(curve)
     if not panels:
         return None
@@ -92,11 +92,11 @@ def _panels(
             axes.set_title(heading, fontsize=7.5)
             axes.tick_params(labelsize=7)
             show_shares(axes)
+            axes.set_xlabel("round", fontsize=7)
         used = {defence for curves in shown.values() for defence in curves}
         figure.legend(
-            handles=_handles(colours, used), loc="outside upper left", ncols=4, fontsize=7.5
+            handles=_handles(colours, used), loc="outside lower left", ncols=4, fontsize=7.5
         )
-        figure.supxlabel("round", fontsize=8)
     left_out = len(panels) - len(shown)
     more = f" {left_out} more panels are left out; results.csv has them." if left_out else ""
     return Plot(name, title, how_to_read + more, f"{title}: {_spoken(shown)}.", figure)
@@ -136,5 +136,5 @@ def _spoken(panels: Mapping[str, Curves]) -> str:
             f"{name} {100 * float(np.mean([c[max(c)] for c in some])):.1f} %"
             for name, some in curves.items()
         )
-        parts.append(f"{heading} ends at {ends}")
+        parts.append(f"{heading.replace(chr(10), ' ')} ends at {ends}")
     return "; ".join(parts)

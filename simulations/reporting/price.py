@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
 from fl_shield.simulations.plots.axes import percent, show_shares
 from fl_shield.simulations.plots.plot import Plot, new_figure
 from fl_shield.simulations.reporting.curves import defence_colours
@@ -36,6 +38,10 @@ def cost_against_quality(rows: Sequence[Row]) -> Plot | None:
     with new_figure(3.4) as figure:
         axes = figure.subplots()
         axes.set_xscale("log")
+        axes.margins(x=0.2)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
         for name, (times, asr) in means.items():
             axes.scatter([times], [asr], s=34, color=colours[name], zorder=3)
             axes.annotate(
