@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fl_shield.simulations.audit_counterfactual import add_options, compare
 from fl_shield.simulations.audit_models import add_model_options
 
 if TYPE_CHECKING:
@@ -49,9 +50,13 @@ Judge captured rounds again, away from the server, or sum up the audit log of a 
       taken: nothing but logits can be read from it.
   fl-shield audit audit.jsonl
       The log written by MetaShield(…, audit_log=FILE): a line a node.
+  fl-shield audit audit.jsonl --captures DIR --write-models OUT
+      And what the model would have been in each captured round, had everybody been averaged in.
   fl-shield audit --model my_model:Net --weights net.safetensors --clean DIR
       A whole model, judged with clean samples: a folder of images, one sub-folder a class, or an
       .npz or safetensors file with `inputs` and `labels`. docs/repair.md says more.
+  fl-shield audit runs/NAME
+      The final global model of each arm of a simulation, judged with the server's probes.
 
 Probes are clean samples in the form the model takes: a safetensors file with a tensor `inputs`, or
 with `input_ids`, `attention_mask` and what else the model takes by name, and with `labels` or not.
@@ -73,7 +78,10 @@ def add_audit_command(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     audit.add_argument(
-        "source", metavar="CAPTURE|LOG", nargs="?", help="folder of a capture, or audit log"
+        "source",
+        metavar="CAPTURE|LOG|RUN",
+        nargs="?",
+        help="folder of a capture, audit log, or run folder of a simulation",
     )
     audit.add_argument("--model", metavar="MODULE:FACTORY", help="code that makes the model")
     audit.add_argument("--model-file", metavar="FILE", help="model written by torch.export.save")
@@ -95,6 +103,7 @@ def add_audit_command(commands: Any) -> None:
     audit.add_argument("--device", metavar="NAME", help="where the model runs, for example cuda")
     audit.add_argument("--json", metavar="FILE", help="also write the findings as JSON; - prints")
     add_model_options(audit)
+    add_options(audit)
     audit.set_defaults(run=run_audit)
 
 
@@ -116,9 +125,13 @@ def _audit(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """Audit whatever was named; return the report and the number of suspects."""
     from fl_shield.errors import ConfigurationError, expected
     from fl_shield.simulations.audit_models import audit_models, refuse_model_options
+    from fl_shield.simulations.audit_run import audit_run, is_run_folder
 
     if options.clean is not None:
         report, suspects = audit_models(options)
+        return {"format": FORMAT, "version": VERSION, **report}, suspects
+    if options.source is not None and is_run_folder(folder := Path(options.source).expanduser()):
+        report, suspects = audit_run(folder, options)
         return {"format": FORMAT, "version": VERSION, **report}, suspects
     refuse_model_options(options)
     if options.source is None:
@@ -222,6 +235,8 @@ def _audit_log(file: Path, options: argparse.Namespace) -> tuple[dict[str, Any],
         "suspects": [node.node_id for node in suspects],
         "nodes": [{**asdict(node), "suspected": node.suspected} for node in nodes],
     }
+    if options.captures is not None:
+        report["rounds"] = compare(records, options, None if options.json == "-" else _console())
     return report, len(suspects)
 
 

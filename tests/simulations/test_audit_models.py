@@ -59,10 +59,13 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     options = files(tmp_path)
     for command, sentence in (
         (["audit"], "Nothing to audit"),
-        (["audit", "x", "--weights", "y"], "--weights goes with --clean PATH"),
+        (["audit", "x", "--weights", "y"], "--weights goes with --clean PATH or a run folder"),
         (["audit", "x", *options], "Give one or the other"),
         (["audit", *options[2:]], "either --model module:factory or --model-file FILE"),
-        (["audit", *options, "--probes", "x"], "--probes does not go with --clean"),
+        (
+            ["audit", *options, "--probes", "x"],
+            "--probes does not go with the audit of a whole model",
+        ),
         (["audit", *options, "--scanner", "strip"], "judges samples, not models"),
         (["audit", *options, "--scanner", "mntf"], "Did you mean 'mntd'"),
         (["audit", *options, "--shadows", "5"], "at least 19 shadow models"),
@@ -71,3 +74,21 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert sentence in " ".join(capsys.readouterr().err.split())
     with pytest.raises(ConfigurationError, match="one or more, each once"):
         judge_models([], _victims.held(48), ["mntd", "mntd"])
+
+
+def test_the_final_models_of_a_run_are_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["tracking=none", "engine=in_process", "rounds=1", "num_clients=4", "attackers=1"]
+    settings += ["arms=[clean,undefended]", "probes.num_samples=32", "warm_start.epochs=1"]
+    settings += [f"output_root={tmp_path}", "run_name=run"]
+    assert main(["simulate", *settings]) == 0
+    capsys.readouterr()
+    run = tmp_path / "run"
+    command = ["audit", str(run), "--scanner", "df_tnd", "--shadows", "0"]
+    assert main(command) in (0, 3)
+    report = json.loads((run / "audit.json").read_text(encoding="utf-8"))
+    assert [model["name"] for model in report["models"]] == ["clean", "undefended"]
+    assert report["clean_samples"] == 32
+    assert main([*command, "--weights", "x"]) == 2
+    assert "--weights does not go with a run folder" in " ".join(capsys.readouterr().err.split())
