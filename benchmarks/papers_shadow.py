@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,6 +59,10 @@ class Detectors:
         seen = [t for t in self.tables if t.domain not in held_out]
         limits = limits_of(unseen_scores(seen, self.without, held_out))
         return with_card(self.without(held_out), limits, seen, {"held_out": sorted(held_out)})
+
+    def shadow_models(self) -> dict[str, int]:
+        """Return the number of shadow models of each data set."""
+        return dict(sorted(Counter(d for d, _ in {(t.domain, t.run) for t in self.tables}).items()))
 
     def folder(self, held_out: Sequence[str]) -> Path:
         """Return the folder of `whole(held_out)`."""

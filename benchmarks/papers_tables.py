@@ -29,14 +29,20 @@ Written by `make results-papers`; the figures are those of [papers.json](papers.
 many triggered samples as clean ones, as in MBDS. All triggered samples count, also those that the
 victim does not obey; none is of the target class.
 
+Size of this run: {victims} victim(s) of each attack, {judged} clean and {judged} triggered inputs
+of each; shadow models of `meta_shield`: {shadow}.
+A cell of one victim can be off by several points.
+
 - `meta_shield` judges inputs by a detector that has seen nothing of the data set, and holds as many
-  clean samples of it as it says. Its threshold aims at 5 % false alarms.
+  clean samples of it as it says. Its threshold aims at 5 % false alarms. Its settings were chosen
+  on shadow tasks, by data sets that were left out, not on victims.
 - `strip` holds 64 clean samples, threshold for 5 %.
 - `mbds` holds 4 % of the data and trains {extractors} shadow models of the victim's architecture
   (the paper: 1,024) with {feature_share:.0%} of their features (the paper: 1 %), verdict at even
   odds as in the paper; `sorted` sees the channels of the maps in sorted order.
 - `activation_clustering` and `spectral_signatures` judge the victim's *training set*, holding 4 %
-  of the data, threshold for 5 %.
+  of the data, threshold for 5 %. A poisoned share of a class above a third is out of their reach,
+  and most victims have one.
 """
 
 
@@ -51,7 +57,8 @@ def write_results(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -
 
 def page(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> str:
     """Return the page of a study's rows."""
-    parts = [TITLE.format(**facts)]
+    shadow = ", ".join(f"{name} {count}" for name, count in facts["shadow_models"].items())
+    parts = [TITLE.format(**facts, shadow=shadow)]
     for kind, names in (("Vision", ("mnist", "cifar10")), ("Language", ("sst2", "ag_news"))):
         chosen = [r for r in rows if r["data"] in names]
         if chosen:
