@@ -26,7 +26,7 @@ class LittleIsEnough(NoModelPoisoning):
 
     Differs from the paper: training is projected into the box after each step, where the paper
     adds a penalty on the distance and clips once at the end; of the few steps of a local training
-    this makes far more. What is left of the box is used up by a boost.
+    this makes far more. A boost uses up what is left of the box, at a price in main accuracy.
 
     Attributes:
         z: Half the width of the box, in standard deviations; `largest_z` has the paper's.
@@ -39,8 +39,8 @@ class LittleIsEnough(NoModelPoisoning):
         ConfigurationError: if a setting is out of range.
     """
 
-    z: float = 1.5
-    boost: float = 5.0
+    z: float = 3.0
+    boost: float = 1.0
     num_shadows: int = 5
     centre: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
     reach: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
