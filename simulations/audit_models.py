@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from fl_shield.scanning.protocol import Held
     from fl_shield.simulations.filter_inputs import NamedSamples
 
-DEFAULT_SCANNER = "meta_shield_model"
 DEFAULT_SHADOWS = 19
 """As many as a rate of false alarms of 5 % takes."""
 
@@ -39,8 +38,8 @@ def add_model_options(audit: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--scanner", metavar="NAME", nargs="+",
-        help=f"{DEFAULT_SCANNER} (default), mntd, neural_cleanse, dl_tnd, df_tnd; several are "
-        "combined",
+        help="neural_cleanse (default for images), mntd (default otherwise), dl_tnd, df_tnd, "
+        "meta_shield_model; several are combined",
     )  # fmt: skip
     group.add_argument(
         "--shadows", type=int, metavar="N",
@@ -119,7 +118,7 @@ def judge_named(
     judgements = judge_models(
         models,
         held,
-        options.scanner or [DEFAULT_SCANNER],
+        options.scanner or [default_scanner(held)],
         shadows=shadows,
         false_alarms=false_alarms,
     )
@@ -153,6 +152,12 @@ def judge_named(
         ],
     }
     return report, sum(suspected)
+
+
+def default_scanner(held: Held) -> str:
+    """Return the scanner that did best in `docs/results/models.md`, of those that can judge."""
+    is_image = held.spec.modality == "image"
+    return "neural_cleanse" if is_image and held.spec.num_classes > 2 else "mntd"
 
 
 def _models(options: argparse.Namespace, clean: NamedSamples) -> tuple[list[str], list[nn.Module]]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.torch import save_file
 
+from fl_shield.data.task import TaskSpec
 from fl_shield.errors import ConfigurationError
 from fl_shield.scanning.model_audit import judge_models
+from fl_shield.simulations.audit_models import default_scanner
 from fl_shield.simulations.cli import main
 from tests.scanning.models import _victims
 
@@ -43,6 +46,14 @@ def test_the_backdoored_one_of_two_models_is_named(
     shown = capsys.readouterr().out
     assert "1 of 2 models suspected" in shown
     assert "as published" in shown
+
+
+def test_the_default_scanner_fits_the_task() -> None:
+    held = _victims.held(48)
+    assert default_scanner(held) == "neural_cleanse"
+    two = TaskSpec("image", (1, 8, 8), 2)
+    assert default_scanner(replace(held, spec=two)) == "mntd"
+    assert default_scanner(replace(held, spec=TaskSpec("text", (8,), 4, 30))) == "mntd"
 
 
 def test_several_scanners_become_an_ensemble_calibrated_on_shadows() -> None:

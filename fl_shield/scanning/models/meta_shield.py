@@ -8,6 +8,9 @@ reference trained on random halves of the clean samples, each brought to the len
 suspect's update so that length gives nothing away. `Inspector` describes this cohort, and the
 detector of a running shield scores it. Nothing is learned from models: the detector knows
 federated updates only, so that no architecture or task has to be known beforehand.
+
+An experiment: on the models of `make results-models` it does no better than chance. Fine-tuning
+forgets too little of a backdoor, and what it changes besides outweighs it.
 """
 
 from __future__ import annotations
