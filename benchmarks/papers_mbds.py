@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--extractors", type=int, help="another number of shadow models")
     parser.add_argument("--victims", type=int, help="another number of victims of each attack")
     parser.add_argument("--features", default="feature_maps", help="feature_maps or grad_cam")
-    parser.add_argument("--order", default="as_is", help="as_is or sorted")
+    parser.add_argument("--order", default="as_is", help="as_is or aligned")
     parser.add_argument("--only-data", nargs="+", choices=DATA, default=list(DATA))
     options = parser.parse_args()
     torch.set_num_threads(1)

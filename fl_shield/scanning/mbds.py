@@ -36,7 +36,7 @@ from fl_shield.scanning.protocol import (
 )
 from fl_shield.training.local import LocalTraining, train_locally
 
-Order = Literal["as_is", "sorted"]
+Order = Literal["as_is", "aligned"]
 
 SHADOW_TRAINING = LocalTraining(optimiser="adam", learning_rate=1e-3, epochs=30, batch_size=32)
 
@@ -67,9 +67,9 @@ class Mbds:
         extractors: Shadow models; 1,024 in the paper.
         share: Share of each shadow model's features that is kept; 0.01 in the paper.
         features: `"feature_maps"` before the first fully connected layer, or `"grad_cam"` (V-E).
-        order: Order of the channels: `"as_is"` as in the paper, or `"sorted"` by their mean in each
-            sample. Shadow models start from different weights, so that a channel of one is no
-            channel of another; sorting makes the classifier blind to which is which.
+        order: `"as_is"` as in the paper, or `"aligned"`: each channel in units of the clean samples
+            on the same model, then sorted by its mean in each sample. Shadow models start from
+            different weights, so that a channel of one is no channel of another, nor as loud.
         epochs: Passes over the features in training the meta-classifier.
         false_alarms: Share of clean samples that may be suspected; None for the paper's verdict at
             even odds.
@@ -107,7 +107,8 @@ class Mbds:
         self.order: Order = order
         self.false_alarms = false_alarms
         self.figures = ShadowFigures((), ())
-        self._shadow: list[tuple[Tensor, Tensor]] = []
+        self._shadow: list[_Shadow] = []
+        self._clean: Tensor | None = None
         self._network: MetaClassifier | None = None
         self._held: Held | None = None
         self._reader: FeatureMapReader | None = None
@@ -132,7 +133,7 @@ class Mbds:
             )
         split = Split(require_inputs(held, self.name), labels)
         self._shadow = self._shadow_features(held, split)
-        triggered = torch.cat([truth for _, truth in self._shadow])
+        triggered = torch.cat([one.triggered for one in self._shadow])
         if not bool(triggered.any()) or bool(triggered.all()):
             raise ConfigurationError(
                 "No features of both kinds are left after the two filters: the shadow models did "
@@ -167,7 +168,7 @@ class Mbds:
         check_form(self._held, judged, self.name)
         _, maps = self._reader.read(judged.inputs, self.features)
         with torch.no_grad():
-            odds = self._network(self._arranged(maps))
+            odds = self._network(self._arranged(maps, self._clean))
         return np.asarray(odds.double().numpy(), dtype=np.float64)
 
     @property
@@ -180,10 +181,9 @@ class Mbds:
     def _learn(self, held: Held) -> Self:
         """Train the meta-classifier on the features of the shadow models."""
         first = self._shadow[: self.extractors]
-        maps, triggered = (torch.cat(side) for side in zip(*first, strict=True))
-        self._network = train_meta_classifier(
-            self._arranged(maps), triggered, epochs=self.epochs, seed=held.seed
-        )
+        maps = torch.cat([self._arranged(one.maps, one.clean) for one in first])
+        triggered = torch.cat([one.triggered for one in first])
+        self._network = train_meta_classifier(maps, triggered, epochs=self.epochs, seed=held.seed)
         return self._deploy(held)
 
     def _deploy(self, held: Held) -> Self:
@@ -191,6 +191,7 @@ class Mbds:
         self._held = held
         self._reader = FeatureMapReader(require_model(held, self.name), inputs)
         self._threshold = EVEN_ODDS
+        self._clean = _moments(self._reader.read(inputs, self.features)[1])
         try:
             own = self.score(Samples(inputs))
         except RuntimeError as error:
@@ -202,8 +203,7 @@ class Mbds:
             self._threshold = conformal_threshold(own, self.false_alarms)
         return self
 
-    def _shadow_features(self, held: Held, split: Split) -> list[tuple[Tensor, Tensor]]:
-        """Return maps and truth of each shadow model."""
+    def _shadow_features(self, held: Held, split: Split) -> list[_Shadow]:
         assert held.architecture is not None  # fit has checked it
         task = Task("held", held.spec, split, split, tuple(map(str, range(held.spec.num_classes))))
         training = held.training or SHADOW_TRAINING
@@ -224,7 +224,9 @@ class Mbds:
                 setting.target_class,
             )  # fmt: skip
             chosen = self._thinned(keep, found.poisoned, generator)
-            kept.append((maps[chosen], found.poisoned[chosen]))
+            kept.append(
+                _Shadow(maps[chosen], found.poisoned[chosen], _moments(maps[~found.poisoned]))
+            )
             others = found.poisoned & (found.origin != setting.target_class)
             benign.append(accuracy(model, split) or 0.0)
             success.append(
@@ -244,11 +246,28 @@ class Mbds:
             chosen.append(members[order[:count]])
         return torch.cat(chosen)
 
-    def _arranged(self, maps: Tensor) -> Tensor:
-        if self.order == "as_is":
+    def _arranged(self, maps: Tensor, clean: Tensor | None) -> Tensor:
+        if self.order == "as_is" or clean is None:
             return maps
-        order = maps.mean(dim=(2, 3)).argsort(dim=1, descending=True)
-        return maps.gather(1, order[:, :, None, None].expand_as(maps))
+        mean, spread = clean[:, None, :, None, None]
+        relative = (maps - mean) / spread
+        order = relative.mean(dim=(2, 3)).argsort(dim=1, descending=True)
+        return relative.gather(1, order[:, :, None, None].expand_as(relative))
+
+
+@dataclass(frozen=True)
+class _Shadow:
+    """Kept features of one shadow model, which are triggered, and the moments of clean ones."""
+
+    maps: Tensor
+    triggered: Tensor
+    clean: Tensor
+
+
+def _moments(maps: Tensor) -> Tensor:
+    """Return mean and spread of each channel, `(2, channels)`; dead channels have spread 1."""
+    spread = maps.std(dim=(0, 2, 3), correction=0)
+    return torch.stack([maps.mean(dim=(0, 2, 3)), torch.where(spread > 1e-6, spread, 1.0)])
 
 
 def kept_features(
