@@ -38,8 +38,8 @@ def add_model_options(audit: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--scanner", metavar="NAME", nargs="+",
-        help="neural_cleanse (default for images), mntd (default otherwise), dl_tnd, df_tnd, "
-        "meta_shield_model; several are combined",
+        help="neural_cleanse (default), mntd, dl_tnd, df_tnd, meta_shield_model; several "
+        " are combined",
     )  # fmt: skip
     group.add_argument(
         "--shadows", type=int, metavar="N",
@@ -155,9 +155,17 @@ def judge_named(
 
 
 def default_scanner(held: Held) -> str:
-    """Return the scanner that did best in `docs/results/models.md`, of those that can judge."""
-    is_image = held.spec.modality == "image"
-    return "neural_cleanse" if is_image and held.spec.num_classes > 2 else "mntd"
+    """Return the scanner that did best in `docs/results/models.md`, where it can judge.
+
+    Raises:
+        ConfigurationError: for texts and tasks of two classes, where none has proved itself.
+    """
+    if held.spec.modality == "image" and held.spec.num_classes > 2:
+        return "neural_cleanse"
+    raise ConfigurationError(
+        "The default scanner judges models of images with three classes or more. For others name "
+        "one: --scanner mntd or --scanner meta_shield_model."
+    )
 
 
 def _models(options: argparse.Namespace, clean: NamedSamples) -> tuple[list[str], list[nn.Module]]:
