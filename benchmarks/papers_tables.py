@@ -97,8 +97,8 @@ def _cell(far: float, frr: float, f2: float) -> str:
 
 def _extractors(figures: Mapping[str, Mapping[str, float]]) -> str:
     lines = [
-        "On the defender's own samples. Where few triggered ones obey, the meta-classifier has little",
-        "to learn from; the paper reports an ASR of 91 % for its shadow models.\n",
+        "On the defender's own samples. Where few triggered ones obey, the meta-classifier has",
+        "little to learn from; the paper reports an ASR of 91 % for its shadow models.\n",
         "| data | BA | ASR |",
         "|---|---|---|",
     ]

@@ -250,7 +250,7 @@ class Mbds:
         if self.order == "as_is" or clean is None:
             return maps
         mean, spread = clean[:, None, :, None, None]
-        relative = (maps - mean) / spread
+        relative: Tensor = (maps - mean) / spread
         order = relative.mean(dim=(2, 3)).argsort(dim=1, descending=True)
         return relative.gather(1, order[:, :, None, None].expand_as(relative))
 
