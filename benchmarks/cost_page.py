@@ -94,9 +94,11 @@ def targets(rows: Sequence[Row]) -> list[dict[str, Any]]:
         for probes, share in shares(row).items():
             name = f"share of a round, {probes} clean samples, {row['samples']} samples a client"
             found.append((name, MAX_SHARE, share))
+    if not _measured(rows, "round"):
+        found.append(("share of a round of real training", MAX_SHARE, None))
     for rival in ("deepsight", "deepsight_256", "flare"):
         pairs = [
-            per_client(ours) / per_client(theirs)
+            ours["seconds"] / theirs["seconds"]
             for theirs in _measured(rows, "rival", rival)
             for ours in shield
             if (ours["model"], ours["clients"]) == (theirs["model"], theirs["clients"])
@@ -166,7 +168,7 @@ def memory_table(rows: Sequence[Row]) -> str:
     small = [row for row in _measured(rows, "shield") if row["model"] == next(iter(SIZES))]
     kept = kept_bytes(small)
     if kept is not None:
-        table += f"\n\nWhat is kept of one more client: {kept / 1024:.0f} KiB, whatever the model."
+        table += f"\n\nWhat is kept of one more client: {kept / 1024:.0f} KiB."
     return table
 
 
