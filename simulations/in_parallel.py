@@ -30,22 +30,14 @@ def in_parallel(
     Raises:
         FlShieldError: if Ray cannot start, or its cluster cannot be reached.
     """
-    is_cluster = bool(os.environ.get("RAY_ADDRESS"))
-    if not is_cluster and (workers == 1 or len(jobs) < 2):
+    if not is_cluster() and (workers == 1 or len(jobs) < 2):
         for job in jobs:
             yield job, _attempt(work, job)
         return
     os.environ.update({key: os.environ.get(key, value) for key, value in QUIET_RAY.items()})
     import ray
 
-    # A cluster knows its own size, and refuses to be told.
-    cores = None if is_cluster else workers
-    try:
-        ray.init(num_cpus=cores, logging_level=40, log_to_driver=False, ignore_reinit_error=True)
-    except Exception as error:  # Ray raises a bare one when the machine is too busy
-        raise FlShieldError(
-            f"Ray cannot start its processes ({error}). Try again, or with workers=1, without Ray."
-        ) from error
+    start_ray(workers)
     try:
         task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(_attempt)
         waiting: dict[Any, Job] = {task.remote(work, job): job for job in jobs}
@@ -58,6 +50,36 @@ def in_parallel(
                 yield job, error
     finally:
         ray.shutdown()
+
+
+def is_cluster() -> bool:
+    """Return whether the user named a Ray cluster."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+def start_ray(workers: int) -> None:
+    """Connect to the cluster that the user named, or start Ray on this machine.
+
+    Raises:
+        FlShieldError: if Ray cannot start, or its cluster cannot be reached.
+    """
+    import ray
+
+    # A cluster knows its own size, and refuses to be told. Without one, "local" keeps Ray from the
+    # address that somebody else's cluster left on this machine, dead or alive.
+    cores, address = (None, None) if is_cluster() else (workers, "local")
+    try:
+        ray.init(
+            address,
+            num_cpus=cores,
+            logging_level=40,
+            log_to_driver=False,
+            ignore_reinit_error=True,
+        )
+    except Exception as error:  # Ray raises a bare one when the machine is too busy
+        raise FlShieldError(
+            f"Ray cannot start its processes ({error}). Try again, or with workers=1, without Ray."
+        ) from error
 
 
 def _attempt(work: Callable[[Job], Result], job: Job) -> Result | Exception:

@@ -183,7 +183,9 @@ def _in_parallel(
 ) -> list[SetNetwork]:
     import ray
 
-    ray.init(num_cpus=workers, logging_level=40, ignore_reinit_error=True)
+    from fl_shield.simulations.in_parallel import start_ray
+
+    start_ray(workers)
     try:
         shared = ray.put(list(tables))
         remote: Any = ray.remote(num_cpus=1)(_one)

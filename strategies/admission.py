@@ -9,6 +9,7 @@ from flwr.app import Message
 
 from fl_shield.cohort import ClientUpdate, Cohort, State
 from fl_shield.intake import Intake, Rejection, cap_claims, check_claim
+from fl_shield.judge.influence import bound_claims
 from fl_shield.strategies.messages import Reply, Roster, keep_majority, open_replies
 
 
@@ -28,7 +29,13 @@ class Admitted:
 
 
 def admit_training(
-    round_number: int, received: Iterable[Message], roster: Roster, reference: State, claim_key: str
+    round_number: int,
+    received: Iterable[Message],
+    roster: Roster,
+    reference: State,
+    claim_key: str,
+    *,
+    reject_unchanged: bool = False,
 ) -> Admitted:
     """Return the training replies that fit the global model, and why others do not.
 
@@ -38,8 +45,9 @@ def admit_training(
         roster: Who was asked.
         reference: The global weights that were sent out.
         claim_key: Metric that holds the number of examples.
+        reject_unchanged: Also reject updates of norm zero.
     """
-    intake = Intake(reference)
+    intake = Intake(reference, reject_unchanged=reject_unchanged)
     opened, rejected = open_replies(received, roster, with_arrays=True)
     sound: list[Reply] = []
     updates: dict[int, ClientUpdate] = {}
@@ -64,9 +72,9 @@ def admit_training(
 
 
 def admit_evaluation(
-    received: Iterable[Message], roster: Roster, claim_key: str
+    received: Iterable[Message], roster: Roster, claim_key: str, max_client_share: float = 1.0
 ) -> tuple[list[Message], list[Rejection]]:
-    """Return the evaluation replies that are well-formed, with capped claims, and the rest."""
+    """Return the evaluation replies that are well-formed, with bounded claims, and the rest."""
     opened, rejected = open_replies(received, roster, with_arrays=False)
     sound: list[Reply] = []
     for reply in opened:
@@ -76,6 +84,7 @@ def admit_evaluation(
         else:
             rejected.append(Rejection(reply.client_id, *fault))
     kept, others = keep_majority(sound)
-    caps = cap_claims({r.client_id: float(r.metrics[claim_key]) for r in kept})
-    messages = [r.forward(claim_key, caps[r.client_id], None, {}) for r in kept]
+    capped = cap_claims({r.client_id: float(r.metrics[claim_key]) for r in kept})
+    claims = bound_claims(capped, max_client_share)
+    messages = [r.forward(claim_key, claims[r.client_id], None, {}) for r in kept]
     return messages, rejected + others

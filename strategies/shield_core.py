@@ -19,20 +19,19 @@ from typing import Any
 from flwr.app import ArrayRecord, Message, MetricRecord
 
 from fl_shield.audit import AuditLog
-from fl_shield.cohort import ClientUpdate, Cohort, State
+from fl_shield.cohort import Cohort, State
 from fl_shield.cohort_io import capture
 from fl_shield.detector.protocol import Detector
 from fl_shield.errors import FlShieldError, StateError
-from fl_shield.intake import Intake, Rejection, check_claim
+from fl_shield.intake import Rejection
 from fl_shield.judge.influence import bound_claims
 from fl_shield.judge.judge import Judge
 from fl_shield.judge.rescale import ByPart, median_norms, rescale, update_norms
 from fl_shield.judge.verdict import Decision, Verdict
+from fl_shield.strategies.admission import admit_evaluation, admit_training
 from fl_shield.strategies.messages import (
     Reply,
     Roster,
-    keep_majority,
-    open_replies,
     reference_state,
 )
 from fl_shield.strategies.safe_mode import CohortInspector, clients_that_break, unjudged
@@ -121,7 +120,7 @@ class ShieldCore:
     def filter_train(
         self, round_number: int, replies: Iterable[Message]
     ) -> tuple[list[Message], dict[str, float]]:
-        """Return the replies for the inner strategy, in the order they came, and round metrics.
+        """Return the replies for the inner strategy, by node id, and round metrics.
 
         Raises:
             StateError: if no round was begun, so that there is no global model to compare with.
@@ -132,24 +131,36 @@ class ShieldCore:
                 "the global model of this round. Call the strategy's configure_train first."
             )
         started = time.perf_counter()
-        reference, received = self._reference, list(replies)
+        received = list(replies)
         self.last_missing = self._train_roster.missing(received)
-        intake = Intake(reference, reject_unchanged=self.settings.reject_unchanged)
-        kept, updates, rejected = self._sanitise(received, intake)
-        order = sorted(updates)  # nothing may depend on the order in which replies arrive
-        cohort = Cohort(round_number, reference, tuple(updates[client] for client in order))
+        admitted = admit_training(
+            round_number,
+            received,
+            self._train_roster,
+            self._reference,
+            self.settings.claim_key,
+            reject_unchanged=self.settings.reject_unchanged,
+        )
+        cohort = admitted.cohort
         verdicts, is_safe_mode = self._judge(cohort)
         self._capture(cohort)
         by_client = {verdict.client_id: verdict for verdict in verdicts}
         limit = self._norm_limit(cohort, force=is_safe_mode)
-        kept = [r for r in kept if by_client[r.client_id].decision is not Decision.DROP]
-        claims = self._bound({r.client_id: updates[r.client_id].num_examples for r in kept})
-        passed = [
-            self._apply(reply, updates[client].load, claims[client], by_client[client], limit)
-            for reply in kept
-            for client in (reply.client_id,)
+        kept = [
+            (reply, client)
+            for reply, client in zip(admitted.replies, cohort.clients, strict=True)
+            if by_client[client.client_id].decision is not Decision.DROP
         ]
-        self.last_verdicts = [_rejected(round_number, r) for r in rejected] + verdicts
+        claims = bound_claims(
+            {client.client_id: client.num_examples for _, client in kept},
+            self.settings.max_client_share,
+        )
+        passed = [
+            self._apply(reply, client.load, claims[node], by_client[node], limit)
+            for reply, client in kept
+            for node in (client.client_id,)
+        ]
+        self.last_verdicts = [_rejected(round_number, r) for r in admitted.rejected] + verdicts
         self._write_audit()
         self.last_seconds += time.perf_counter() - started
         self._report(round_number)
@@ -157,27 +168,21 @@ class ShieldCore:
         metrics = {
             "shield-seconds": self.last_seconds,
             "shield-dropped": float(dropped),
-            "shield-rejected": float(len(rejected)),
+            "shield-rejected": float(len(admitted.rejected)),
         }
         return passed, metrics
 
     def filter_evaluate(self, replies: Iterable[Message]) -> list[Message]:
-        """Return the evaluation replies that are well-formed, with capped claims."""
-        key = self.settings.claim_key
-        opened, rejected = open_replies(replies, self._evaluate_roster, with_arrays=False)
-        sound: list[Reply] = []
-        for reply in opened:
-            fault = check_claim(reply.metrics.get(key))
-            if fault is None:
-                sound.append(reply)
-            else:
-                rejected.append(Rejection(reply.client_id, *fault))
-        kept, others = keep_majority(sound)
-        capped = Intake({}).cap_claims({r.client_id: float(r.metrics[key]) for r in kept})
-        claims = self._bound(capped)
-        for rejection in rejected + others:
+        """Return the evaluation replies that are well-formed, with bounded claims."""
+        kept, rejected = admit_evaluation(
+            replies,
+            self._evaluate_roster,
+            self.settings.claim_key,
+            self.settings.max_client_share,
+        )
+        for rejection in rejected:
             log.warning("\t> Evaluation of node %d rejected: %s", rejection.client_id, rejection)
-        return [reply.forward(key, claims[reply.client_id], None, {}) for reply in kept]
+        return kept
 
     def state_dict(self) -> dict[str, Any]:
         """Return what must survive a restart, as JSON-ready values."""
@@ -206,34 +211,6 @@ class ShieldCore:
                 self.detector.name,
             )
         self.judge.load_state_dict(state.get("judge", {}))
-
-    def _sanitise(
-        self, received: list[Message], intake: Intake
-    ) -> tuple[list[Reply], dict[int, ClientUpdate], list[Rejection]]:
-        opened, rejected = open_replies(received, self._train_roster, with_arrays=True)
-        assert self._reference is not None
-        reference = self._reference
-        sound: list[Reply] = []
-        updates: dict[int, ClientUpdate] = {}
-        for reply in opened:
-            result = intake.admit(
-                reply.client_id,
-                reply.arrays.keys(),
-                lambda reply=reply: reply.decode(reference),  # type: ignore[misc]
-                reply.metrics.get(self.settings.claim_key),
-            )
-            if isinstance(result, Rejection):
-                rejected.append(result)
-            else:
-                sound.append(reply)
-                updates[reply.client_id] = result
-        kept, others = keep_majority(sound)
-        claims = intake.cap_claims({r.client_id: updates[r.client_id].num_examples for r in kept})
-        capped = {
-            client: ClientUpdate(client, claim, updates[client].load)
-            for client, claim in claims.items()
-        }
-        return kept, capped, rejected + others
 
     def _judge(self, cohort: Cohort) -> tuple[list[Verdict], bool]:
         """Return the verdicts of a cohort and whether they were reached in safe mode."""
@@ -285,9 +262,6 @@ class ShieldCore:
             update_norms(client.load(), cohort.reference, self.settings.parameters)
             for client in cohort.clients
         )
-
-    def _bound(self, claims: Mapping[int, float]) -> dict[int, float]:
-        return bound_claims(claims, self.settings.max_client_share)
 
     def _apply(
         self,
