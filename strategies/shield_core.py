@@ -120,7 +120,7 @@ class ShieldCore:
     def filter_train(
         self, round_number: int, replies: Iterable[Message]
     ) -> tuple[list[Message], dict[str, float]]:
-        """Return the replies for the inner strategy, by node id, and round metrics.
+        """Return the replies for the inner strategy, in the order they came, and round metrics.
 
         Raises:
             StateError: if no round was begun, so that there is no global model to compare with.
@@ -146,11 +146,14 @@ class ShieldCore:
         self._capture(cohort)
         by_client = {verdict.client_id: verdict for verdict in verdicts}
         limit = self._norm_limit(cohort, force=is_safe_mode)
+        arrival = {id(message): place for place, message in enumerate(received)}
         kept = [
             (reply, client)
             for reply, client in zip(admitted.replies, cohort.clients, strict=True)
             if by_client[client.client_id].decision is not Decision.DROP
         ]
+        # Sums go by the order of replies, which a simulation fixes; node ids are drawn anew.
+        kept.sort(key=lambda pair: arrival[id(pair[0].message)])
         claims = bound_claims(
             {client.client_id: client.num_examples for _, client in kept},
             self.settings.max_client_share,
