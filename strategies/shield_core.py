@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from flwr.app import ArrayRecord, Message, MetricRecord
 
 from fl_shield.audit import AuditLog
-from fl_shield.cohort import Cohort, State
+from fl_shield.cohort import ClientUpdate, Cohort, State
 from fl_shield.cohort_io import capture
 from fl_shield.detector.protocol import Detector
 from fl_shield.errors import FlShieldError, StateError
@@ -159,9 +159,8 @@ class ShieldCore:
             self.settings.max_client_share,
         )
         passed = [
-            self._apply(reply, client.load, claims[node], by_client[node], limit)
+            self._apply(reply, client, claims[reply.client_id], by_client[reply.client_id], limit)
             for reply, client in kept
-            for node in (client.client_id,)
         ]
         self.last_verdicts = [_rejected(round_number, r) for r in admitted.rejected] + verdicts
         self._write_audit()
@@ -269,7 +268,7 @@ class ShieldCore:
     def _apply(
         self,
         reply: Reply,
-        load: Callable[[], State],
+        client: ClientUpdate,
         claim: float,
         verdict: Verdict,
         limit: ByPart | None,
@@ -279,7 +278,7 @@ class ShieldCore:
         reference, parameters = self._reference, self.settings.parameters
         arrays: State | None = None
         if limit is not None or verdict.weight != 1.0:
-            state = load()
+            state = client.load()
             factors = ByPart(1.0, 1.0)
             if limit is not None:
                 factors = update_norms(state, reference, parameters).clip_factors(limit)

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from fl_shield.conformal import conformal_quantile, fewest_scores
 from fl_shield.descriptors.table import DescriptorTable
 from fl_shield.detector.features import CHANNELS, FeatureSpec, features_of
 from fl_shield.detector.set_network import SetNetwork
@@ -91,9 +92,9 @@ class Calibration:
             raise ConfigurationError(expected("false_alarms", "between 0 and 1", false_alarms))
         if not np.isfinite(values).all():
             raise ConfigurationError(expected("log_odds", "finite", "NaN or infinite values"))
-        rank = math.ceil((len(values) + 1) * (1.0 - false_alarms) - 1e-9)
-        if rank > len(values):
-            needed = math.ceil(1.0 / false_alarms - 1e-9) - 1
+        quantile = conformal_quantile(values, false_alarms)
+        if quantile is None:
+            needed = fewest_scores(false_alarms)
             raise ConfigurationError(
                 expected(
                     "log_odds",
@@ -102,7 +103,6 @@ class Calibration:
                 )
             )
         # A score that reaches the threshold is flagged: it lies just above the quantile.
-        quantile = float(values[max(rank, 1) - 1])
         limit = quantile + MARGIN * (1.0 + abs(quantile))
         return cls(limit - Policy.threshold * scale, scale, Policy.threshold)
 

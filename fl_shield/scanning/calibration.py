@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fl_shield.conformal import conformal_quantile, fewest_scores
 from fl_shield.errors import ConfigurationError, expected
 
 
@@ -37,13 +36,11 @@ def conformal_threshold(
         raise ConfigurationError(expected("false_alarms", "between 0 and 1", false_alarms))
     if not np.isfinite(values).all():
         raise ConfigurationError(expected("clean_scores", "finite", "NaN or infinite values"))
-    # 1e-9: (n + 1) · (1 − 0.05) must not become 20.000000000000004 and ask for one more.
-    rank = math.ceil((len(values) + 1) * (1.0 - false_alarms) - 1e-9)
-    if rank > len(values):
-        needed = math.ceil(1.0 / false_alarms - 1e-9) - 1
+    quantile = conformal_quantile(values, false_alarms)
+    if quantile is None:
         raise ConfigurationError(
-            f"Expected at least {needed} {what} to calibrate on for a false-alarm rate of "
-            f"{false_alarms:g}, got {len(values)}. Give more, or raise false_alarms to "
-            f"{1.0 / (len(values) + 1):.3g}."
+            f"Expected at least {fewest_scores(false_alarms)} {what} to calibrate on for a "
+            f"false-alarm rate of {false_alarms:g}, got {len(values)}. Give more, or raise "
+            f"false_alarms to {1.0 / (len(values) + 1):.3g}."
         )
-    return float(values[max(rank, 1) - 1])
+    return quantile

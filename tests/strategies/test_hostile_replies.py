@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import (
     DifferentialPrivacyServerSideFixedClipping,
     FedAdam,
@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from fl_shield.judge.verdict import Decision
 from fl_shield.strategies import MetaShield, shield
+from tests.strategies._hostility import HOSTILE, Answer, W, claiming
 from tests.strategies._rounds import (
     InMemoryGrid,
     ScriptedDetector,
@@ -36,62 +37,6 @@ from tests.strategies._rounds import (
 
 NODES = list(range(11, 19))
 BAD = NODES[-1]
-Answer = Callable[[Message, Weights], Message]
-
-
-def changed(**arrays: Any) -> Answer:
-    """Return an answer with some arrays replaced; None leaves one out."""
-
-    def answer(message: Message, weights: Weights) -> Message:
-        merged: dict[str, Any] = {**weights, **arrays}
-        return train_reply(message, {k: v for k, v in merged.items() if v is not None})
-
-    return answer
-
-
-def claiming(value: Any) -> Answer:
-    return lambda message, weights: train_reply(message, weights, num_examples=value)
-
-
-def content(*records: tuple[str, Any]) -> Answer:
-    return lambda message, _weights: Message(RecordDict(dict(records)), reply_to=message)
-
-
-def garbage(message: Message, weights: Weights) -> Message:
-    good = Array(weights["0.weight"])
-    bad = Array(good.dtype, good.shape, good.stype, b"\x93NUMPY garbage")
-    arrays = ArrayRecord({**to_record(weights), "0.weight": bad})
-    metrics = MetricRecord({"num-examples": 10, "train_loss": 0.5})
-    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
-
-
-W = "0.weight"
-SHAPE = global_weights()[W].shape
-HOSTILE: dict[str, Answer] = {
-    "error reply": lambda message, _weights: error_reply(message),
-    "missing array": changed(**{W: None}),
-    "extra array": changed(extra=np.zeros(3, dtype=np.float32)),
-    "wrong shape": changed(**{W: np.zeros((2, 2), dtype=np.float32)}),
-    "broadcastable shape": changed(**{W: np.zeros((1, 1), dtype=np.float32)}),
-    "empty array": changed(**{W: np.zeros((0,), dtype=np.float32)}),
-    "NaN": changed(**{W: np.full(SHAPE, np.nan, dtype=np.float32)}),
-    "infinity": changed(**{W: np.full(SHAPE, np.inf, dtype=np.float32)}),
-    "1e30": changed(**{W: np.full(SHAPE, 1e30, dtype=np.float32)}),
-    "complex": changed(**{W: np.zeros(SHAPE, dtype=np.complex64)}),
-    "text": changed(**{W: np.full(SHAPE, "x")}),
-    "garbage bytes": garbage,
-    "no examples": claiming(0),
-    "negative examples": claiming(-1000),
-    "NaN examples": claiming(float("nan")),
-    "infinite examples": claiming(float("inf")),
-    "list of examples": claiming([10, 10]),
-    "nothing": content(),
-    "no metrics": content(("arrays", ArrayRecord())),
-    "records renamed": content(("weights", ArrayRecord()), ("metrics", MetricRecord())),
-    "extra metric": lambda message, weights: train_reply(message, weights, odd=1.0),
-}
-"""One hostile reply each; the keys are what it does."""
-
 INNER: dict[str, Callable[[], Strategy]] = {
     "FedAvg": FedAvg,
     "FedProx": lambda: FedProx(proximal_mu=0.1),

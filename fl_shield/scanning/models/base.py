@@ -74,8 +74,7 @@ class SuspicionOfModels(ABC):
         if self._held is None:
             raise not_fitted(self.name)
         scores = [self._suspicion(frozen(model), self._held) for model in judged]
-        limited = np.nan_to_num(np.array(scores, dtype=np.float64), nan=LIMIT)
-        return np.clip(limited, -LIMIT, LIMIT)
+        return limited(scores)
 
     @property
     def threshold(self) -> float:
@@ -95,6 +94,12 @@ class SuspicionOfModels(ABC):
     @abstractmethod
     def _suspicion(self, model: nn.Module, held: Held) -> float:
         """Return the score of one model, a private copy without gradients in eval mode."""
+
+
+def limited(scores: Sequence[float]) -> Scores:
+    """Return scores within ±`LIMIT`; what is not a number is as suspicious as can be."""
+    finite = np.nan_to_num(np.array(scores, dtype=np.float64), nan=LIMIT)
+    return np.clip(finite, -LIMIT, LIMIT)
 
 
 def frozen(model: object) -> nn.Module:

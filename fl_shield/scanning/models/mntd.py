@@ -23,7 +23,7 @@ from torch.nn import functional
 from fl_shield.activations.penultimate import logits_of
 from fl_shield.errors import ConfigurationError, ModelError, expected, raise_all
 from fl_shield.scanning.calibration import conformal_threshold
-from fl_shield.scanning.models.base import LIMIT, frozen, require_classes
+from fl_shield.scanning.models.base import frozen, limited, require_classes
 from fl_shield.scanning.models.queries import query_model, starting_queries
 from fl_shield.scanning.models.shadows import Shadow, train_shadows
 from fl_shield.scanning.protocol import Held, Level, Scores, not_fitted
@@ -213,8 +213,7 @@ class Mntd:
             raise not_fitted(self.name)
         ask = query_model(self._held)
         scores = [self._log_odds(self._classifier, frozen(model), ask) for model in judged]
-        limited = np.nan_to_num(np.array(scores, dtype=np.float64), nan=LIMIT)
-        return np.clip(limited, -LIMIT, LIMIT)
+        return limited(scores)
 
     @property
     def threshold(self) -> float:
