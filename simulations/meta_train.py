@@ -43,7 +43,7 @@ def meta_train(config: DictConfig, console: Console, overrides: Sequence[str] = 
     started = time.monotonic()
     settings = settings_of(config)
     tables = tables_of(config)
-    spec = checked_features(tables)
+    spec = checked_features(tables, settings.leave_out)
     out = Path(config.out).expanduser().absolute()
     console.print(
         f"{len(tables)} rounds of {', '.join(sorted({t.domain for t in tables}))}; "

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Protocol
 
 import numpy as np
@@ -64,11 +65,12 @@ class FeatureSpec:
         return CHANNELS * len(self.names)
 
 
-def fit_features(tables: Sequence[LabelledTable]) -> FeatureSpec:
+def fit_features(tables: Sequence[LabelledTable], leave_out: Sequence[str] = ()) -> FeatureSpec:
     """Return the columns of the tables, sorted, with their units.
 
     Args:
         tables: Training rounds; columns may differ between them.
+        leave_out: Columns that are not to be read, as in `*@10/*` or `*/jumbo`.
     """
     spreads: dict[str, list[float]] = defaultdict(list)
     for table in tables:
@@ -78,7 +80,9 @@ def fit_features(tables: Sequence[LabelledTable]) -> FeatureSpec:
         spread = GAUSSIAN * np.median(np.abs(benign - np.median(benign, axis=0)), axis=0)
         for name, value in zip(table.names, spread.tolist(), strict=True):
             spreads[name].append(value)
-    names = tuple(sorted(spreads))
+    names = tuple(
+        sorted(n for n in spreads if not any(fnmatchcase(n, pattern) for pattern in leave_out))
+    )
     units = tuple(max(float(np.median(spreads[name])), MIN_UNIT) for name in names)
     return FeatureSpec(names, units)
 

@@ -27,6 +27,8 @@ class MetaTraining:
         hidden: Width of the networks.
         dropout: Share of units dropped in training.
         column_dropout: Share of descriptors hidden from the network in a round.
+        leave_out: Descriptors that are not to be read, as in `*@10/*` or `*/jumbo`; a shield with
+            the detector does not look there, which saves its time.
         seed: Everything random follows from it.
 
     Raises:
@@ -45,11 +47,15 @@ class MetaTraining:
     hidden: int = 64
     dropout: float = 0.15
     column_dropout: float = 0.1
+    leave_out: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Check all values at once."""
         problems = []
+        if isinstance(self.leave_out, str):
+            problems.append(expected("leave_out", "a list of patterns", repr(self.leave_out)))
+        object.__setattr__(self, "leave_out", tuple(self.leave_out))  # lists of settings, too
         if self.algorithm not in ALGORITHMS:
             problems.append(unknown("meta-training algorithm", self.algorithm, ALGORITHMS))
         problems += [

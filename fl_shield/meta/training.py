@@ -37,22 +37,31 @@ def train_detector(
         ConfigurationError: if there is no round, or no attacker in any of them.
     """
     settings = settings or MetaTraining()
-    spec = checked_features(tables)
+    spec = checked_features(tables, settings.leave_out)
     networks = [train_network(tables, spec, member(settings, i)) for i in range(settings.networks)]
     return networks, spec
 
 
-def checked_features(tables: Sequence[EpisodeTable]) -> FeatureSpec:
+def checked_features(tables: Sequence[EpisodeTable], leave_out: Sequence[str] = ()) -> FeatureSpec:
     """Return the columns of training rounds, once it is sure that there is something to learn.
 
+    Args:
+        tables: Training rounds.
+        leave_out: Descriptors that are not to be read, as in `*@10/*`.
+
     Raises:
-        ConfigurationError: if there is no round, or no attacker in any of them.
+        ConfigurationError: if there is no round, no attacker in any of them, or no column left.
     """
     if not any(table.malicious.any() for table in tables):
         raise ConfigurationError(
             expected("tables", "rounds with attackers among them", f"{len(tables)} rounds without")
         )
-    return fit_features(tables)
+    spec = fit_features(tables, leave_out)
+    if not spec.names:
+        raise ConfigurationError(
+            expected("leave_out", "to leave a descriptor of the tables", ", ".join(leave_out))
+        )
+    return spec
 
 
 def member(settings: MetaTraining, index: int) -> MetaTraining:

@@ -231,3 +231,14 @@ def test_the_threshold_is_about_data_sets_not_seen() -> None:
     assert calibration.offset + 2.0 * calibration.scale == pytest.approx(max(quantiles), rel=1e-4)
     with pytest.raises(ConfigurationError, match="two data sets or more"):
         calibrate_across([t for t in tables if t.domain == "a"], QUICK)
+
+
+def test_a_detector_does_not_read_what_is_left_out() -> None:
+    settings = replace(QUICK, steps=2, leave_out=("q*", "other"))
+    networks, spec = train_detector(episodes(), settings)
+    assert spec.names == ("loud", "noise")
+    assert MetaDetector(networks, spec).columns == ("loud", "noise")
+    with pytest.raises(ConfigurationError, match="leave_out"):
+        train_detector(episodes(), replace(QUICK, leave_out=("*",)))
+    with pytest.raises(ConfigurationError, match="leave_out"):
+        replace(QUICK, leave_out="loud")  # type: ignore[arg-type]
