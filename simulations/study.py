@@ -184,7 +184,7 @@ def _measure_references(
         if job.cell.attackers or job.cell.defence != NO_DEFENCE:
             continue
         attacks = {
-            other.cell.attack_name: other.overrides
+            other.cell.configuration: other.overrides
             for other in plan.jobs
             if other.cell.attackers
             and (other.cell.data, other.cell.seed) == (job.cell.data, job.cell.seed)

@@ -7,7 +7,7 @@ twice: without attackers there is no attack to tell apart, and one clean run ser
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from itertools import product
@@ -19,6 +19,23 @@ from fl_shield.simulations.study_catalogue import Catalogue
 
 LISTS = ("data_sets", "attacks", "triggers", "attackers", "defences", "seeds")
 """The lists of a group, in the order in which cells are made."""
+
+SETTINGS = "settings"
+"""What else a group may have: overrides of `fl-shield simulate` for its own cells."""
+
+GRID_OF = {
+    "data": "data_sets=[mnist]",
+    "attack": "attacks=[badnets]",
+    "trigger": "triggers=[patch]",
+    "defence": "defences=[none,meta_shield]",
+    "seed": "seeds=[0]",
+    "arms": "attackers=[0,0.2] and defences=[none,meta_shield]",
+    "run_name": "name=…",
+    "output_root": "folder=DIR",
+}
+"""Settings of `fl-shield simulate` that a study decides, and how it is told."""
+
+KNOWN = (*LISTS, SETTINGS)
 
 NO_ATTACK = "clean"
 """What stands for the attack where nobody attacks."""
@@ -37,6 +54,7 @@ class Cell:
         attackers: Share of the clients below 1, or a number of them; 0 where nobody attacks.
         defence: Name of the defence, `"none"` without one.
         seed: Seed of the run.
+        settings: Overrides of its group, beyond those of every cell of the study.
     """
 
     data: str
@@ -45,6 +63,7 @@ class Cell:
     attackers: float
     defence: str
     seed: int
+    settings: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -58,6 +77,11 @@ class Cell:
         return f"{self.attack}-{self.trigger}" if self.attackers else NO_ATTACK
 
     @property
+    def configuration(self) -> str:
+        """The attack with the settings of its group: what it does to a model it is shown to."""
+        return configuration_of(self.attack_name, self.settings)
+
+    @property
     def arm(self) -> Arm:
         """The one arm that this cell runs."""
         return arm_of(attacked=self.attackers > 0, defended=self.defence != NO_DEFENCE)
@@ -65,7 +89,7 @@ class Cell:
     @property
     def without_seed(self) -> tuple[object, ...]:
         """What cells have in common that differ in their seeds only."""
-        return (self.data, self.attack, self.trigger, self.attackers, self.defence)
+        return (self.data, self.attack, self.trigger, self.attackers, self.defence, self.settings)
 
     def matches(self, wanted: Mapping[str, Any]) -> bool:
         """Return whether every key of a filter names this cell.
@@ -83,8 +107,17 @@ class Cell:
         return True
 
 
-KEYS = tuple(field.name for field in fields(Cell))
+KEYS = tuple(field.name for field in fields(Cell) if field.name != SETTINGS)
 """What a filter may name."""
+
+
+def configuration_of(attack_name: str, settings: Sequence[str]) -> str:
+    """Return what tells an attack from the same one with other settings.
+
+    >>> configuration_of("badnets-warp", ["trigger.strength=2"])
+    'badnets-warp trigger.strength=2'
+    """
+    return " ".join([attack_name, *settings])
 
 
 def cells_of(config: Mapping[str, Any], catalogue: Catalogue) -> list[Cell]:
@@ -101,19 +134,21 @@ def cells_of(config: Mapping[str, Any], catalogue: Catalogue) -> list[Cell]:
     groups = config.get("groups") or [{}]
     if not isinstance(groups, list) or not all(isinstance(group, Mapping) for group in groups):
         raise ConfigurationError(
-            expected("groups", f"a list of mappings with {', '.join(LISTS)}", groups)
+            expected("groups", f"a list of mappings with {', '.join(KNOWN)}", groups)
         )
     problems: list[str] = []
     found: dict[Cell, None] = {}
     for group in groups:
         problems += [
-            unknown("list of a group", str(key), LISTS) for key in group if key not in LISTS
+            unknown("list of a group", str(key), KNOWN) for key in group if key not in KNOWN
         ]
         lists = {name: _as_list(group.get(name, config.get(name))) for name in LISTS}
-        wrong = _problems(lists, catalogue)
+        settings = group.get(SETTINGS) or []
+        wrong = [*_problems(lists, catalogue), *_wrong_settings(settings)]
         problems += wrong
         if not wrong:
-            found |= dict.fromkeys(_product(lists, catalogue))
+            found |= dict.fromkeys(_product(lists, tuple(settings), catalogue))
+    problems += _ambiguous(found)
     include, exclude = (_filters(config, name, problems) for name in ("include", "exclude"))
     raise_all(list(dict.fromkeys(problems)))
     kept = [
@@ -162,6 +197,31 @@ def _problems(lists: Mapping[str, list[Any]], catalogue: Catalogue) -> list[str]
     return problems
 
 
+def _wrong_settings(settings: object) -> list[str]:
+    """Return what is wrong with the settings of a group."""
+    if not isinstance(settings, list) or not all(
+        isinstance(text, str) and "=" in text for text in settings
+    ):
+        return [expected("settings of a group", "a list of overrides like [rounds=50]", settings)]
+    return [
+        f"A study sets `{key}` for each of its cells. In a group, choose its lists instead: {told}."
+        for key, told in (GRID_OF | {"attackers": "attackers=[0.2]"}).items()
+        if key in {text.partition("=")[0].lstrip("+~") for text in settings}
+    ]
+
+
+def _ambiguous(cells: Iterable[Cell]) -> list[str]:
+    """Return the cells that two groups ask for with different settings: one folder holds one."""
+    first: dict[str, Cell] = {}
+    return [
+        f"Two groups ask for the cell {cell.name}, with settings {list(first[cell.name].settings)} "
+        f"and {list(cell.settings)}. Leave it out of one, or give the data set or attack another "
+        "name in the catalogue."
+        for cell in cells
+        if first.setdefault(cell.name, cell).settings != cell.settings
+    ]
+
+
 def _filters(
     config: Mapping[str, Any], name: str, problems: list[str]
 ) -> Sequence[Mapping[str, Any]]:
@@ -185,7 +245,9 @@ def _filters(
     return [item for item in given if all(key in KEYS for key in item)]
 
 
-def _product(lists: Mapping[str, list[Any]], catalogue: Catalogue) -> Iterator[Cell]:
+def _product(
+    lists: Mapping[str, list[Any]], settings: tuple[str, ...], catalogue: Catalogue
+) -> Iterator[Cell]:
     triggers = lists["triggers"] or [None]
     for data, attack, trigger, attackers, defence, seed in product(
         lists["data_sets"], lists["attacks"], triggers, lists["attackers"], lists["defences"],
@@ -193,6 +255,6 @@ def _product(lists: Mapping[str, list[Any]], catalogue: Catalogue) -> Iterator[C
     ):  # fmt: skip
         if attackers:
             chosen = trigger or catalogue.trigger(str(data), str(attack))
-            yield Cell(str(data), str(attack), str(chosen), attackers, str(defence), seed)
+            yield Cell(str(data), str(attack), str(chosen), attackers, str(defence), seed, settings)
         else:
-            yield Cell(str(data), NO_ATTACK, "", 0, str(defence), seed)
+            yield Cell(str(data), NO_ATTACK, "", 0, str(defence), seed, settings)

@@ -16,24 +16,11 @@ from fl_shield.simulations.composing import FOLDER, STUDIES, compose_config, con
 from fl_shield.simulations.requirements import unmet
 from fl_shield.simulations.settings import Settings, settings_from
 from fl_shield.simulations.study_catalogue import Catalogue, catalogue_of
-from fl_shield.simulations.study_cells import NO_ATTACK, NO_DEFENCE, Cell, cells_of
+from fl_shield.simulations.study_cells import GRID_OF, NO_ATTACK, NO_DEFENCE, Cell, cells_of
 from fl_shield.simulations.study_job import Job
 
 WARM = "warm"
 """What stands for the defence of the clean rounds that a data set's cells start from."""
-
-
-GRID_OF = {
-    "data": "data_sets=[mnist]",
-    "attack": "attacks=[badnets]",
-    "trigger": "triggers=[patch]",
-    "defence": "defences=[none,meta_shield]",
-    "seed": "seeds=[0]",
-    "arms": "attackers=[0,0.2] and defences=[none,meta_shield]",
-    "run_name": "name=…",
-    "output_root": "folder=DIR",
-}
-"""Settings of `fl-shield simulate` that a study decides, and how it is told."""
 
 
 @dataclass(frozen=True)
@@ -142,13 +129,13 @@ def check_cells(plan: Plan) -> dict[tuple[object, ...], Settings]:
         cell = job.cell
         if cell.without_seed in checked:
             continue
-        where = ", ".join(str(part) for part in cell.without_seed if part != "")
+        where = ", ".join(_word(part) for part in cell.without_seed if part not in ("", ()))
         try:
             settings = job.settings()
             checked[cell.without_seed] = settings
             raise_all(unmet(settings))
-            attack = (cell.data, cell.attack, cell.trigger)
-            defence = (cell.data, cell.defence)
+            attack = (cell.data, cell.attack, cell.trigger, cell.settings)
+            defence = (cell.data, cell.defence, cell.settings)
             if attack not in built or defence not in built:
                 # The warm start need not be there yet.
                 federation = build_federation(_without_checkpoint(settings))
@@ -159,6 +146,10 @@ def check_cells(plan: Plan) -> dict[tuple[object, ...], Settings]:
     flower.setLevel(level)
     raise_all([f"{where}: {sentence}" for sentence, where in problems.items()])
     return checked
+
+
+def _word(part: object) -> str:
+    return " ".join(part) if isinstance(part, tuple) else str(part)
 
 
 def _without_checkpoint(settings: Settings) -> Settings:
@@ -189,6 +180,7 @@ class _Overrides:
             found += names.overrides("attacks", cell.attack, cell.data)
             found += names.overrides("triggers", cell.trigger, cell.data)
         found += names.overrides("defences", cell.defence, cell.data)
+        found += cell.settings
         if self.warm_rounds(cell.data):
             checkpoint = self.warm_folder(cell) / "arms" / "clean" / "checkpoint"
             found.append(f"warm_start.checkpoint='{checkpoint}'")

@@ -14,7 +14,7 @@ from fl_shield.simulations.arms import ARMS
 from fl_shield.simulations.reporting.naming import cell_words, defence_name, option_of
 from fl_shield.simulations.reporting.seen import seen_parts
 from fl_shield.simulations.run_folder import Arm, RunFolder, read_run_folder
-from fl_shield.simulations.study_cells import NO_ATTACK, NO_DEFENCE
+from fl_shield.simulations.study_cells import NO_ATTACK, NO_DEFENCE, configuration_of
 from fl_shield.simulations.study_job import read_reference
 from fl_shield.simulations.summary import arm_figures
 
@@ -202,5 +202,6 @@ def _with_reference(entry: RunRow, rows: Sequence[RunRow]) -> RunRow:
         return entry
     own = next((other for other in clean if other.folder == entry.folder), None)
     best = own or clean[0]
-    rate = best.row.final_asr if own else read_reference(best.folder).get(row.attack_name)
+    shown = configuration_of(row.attack_name, cell_words(entry.folder).get("settings") or [])
+    rate = best.row.final_asr if own else read_reference(best.folder).get(shown)
     return replace(entry, row=replace(row, clean_asr=rate, clean_ma=best.row.final_ma))

@@ -76,12 +76,16 @@ def test_rows_of_an_ordinary_run_have_the_names_of_the_options(tmp_path: Path) -
 def test_cells_of_a_study_share_their_clean_run(tmp_path: Path) -> None:
     clean = cell(tmp_path / "clean", "attackers=0", "defence=none", arm="clean", data="digits",
                  attack="clean", trigger="", defence="none")  # fmt: skip
-    (clean / "reference.json").write_text(json.dumps({"badnets-patch": 0.125}))
+    rates = {"badnets-patch": 0.125, "badnets-warp trigger.strength=2": 0.25}
+    (clean / "reference.json").write_text(json.dumps(rates))
+    warp = cell(tmp_path / "warp", "trigger=warp", arm="undefended", data="digits",
+                attack="badnets", trigger="warp", settings=["trigger.strength=2"])  # fmt: skip
     krum = cell(tmp_path / "krum", "strategy=krum", "defence=none", arm="defended", data="digits",
                 attack="badnets", trigger="patch", defence="krum")  # fmt: skip
     other = cell(tmp_path / "other", "defence=flame", arm="defended", seed=8)
-    rows = {entry.row.run: entry.row for entry in read_rows([clean, krum, other])[0]}
+    rows = {entry.row.run: entry.row for entry in read_rows([clean, warp, krum, other])[0]}
     assert rows["krum"].clean_asr == 0.125
+    assert rows["warp"].clean_asr == 0.25, "of the attack with the settings of its group"
     assert rows["krum"].clean_ma == rows["clean"].final_ma
     assert rows["other"].clean_ma is None, "another seed has another clean run"
     assert (rows["krum"].defence, rows["other"].defence) == ("krum", "flame")

@@ -74,6 +74,31 @@ def test_groups_inherit_lists_and_share_cells() -> None:
     ]
 
 
+def test_a_group_may_have_settings_of_its_own() -> None:
+    groups = [
+        {"attackers": [0]},
+        {"triggers": ["warp"], "attackers": [0.2, 0.4], "settings": ["trigger.strength=2"]},
+        {"triggers": ["warp"], "attackers": [0.3]},
+    ]
+    config = grid(groups=groups)
+    found = cells_of(config, catalogue_of(config))
+    assert [cell.settings for cell in found] == [(), *2 * [("trigger.strength=2",)], ()]
+    assert found[1].configuration == "badnets-warp trigger.strength=2"
+    assert found[3].configuration == "badnets-warp"
+
+
+def test_one_cell_cannot_have_two_settings() -> None:
+    groups: list[dict[str, Any]] = [
+        {"attackers": [0, 0.2]},
+        {"attackers": [0, 0.4], "settings": ["rounds=9"]},
+    ]
+    with pytest.raises(ConfigurationError) as caught:
+        names(groups=groups)
+    (sentence,) = str(caught.value).splitlines()
+    assert "the cell digits-clean-none-seed0, with settings [] and ['rounds=9']" in sentence
+    assert len(names(groups=[*groups[:1], {**groups[1], "attackers": [0.4]}])) == 3
+
+
 def test_filters_leave_what_matches() -> None:
     lists: dict[str, Any] = {"defences": ["none", "krum", "flame", "flare"], "seeds": [0, 1]}
     assert names(**lists, include=[{"defence": "fl*", "seed": 1}]) == [
@@ -94,6 +119,11 @@ def test_filters_leave_what_matches() -> None:
         ({"data_sets": ["minst"]}, r"Unknown data set 'minst'. Did you mean 'mnist'\?"),
         ({"groups": [{"defences": ["flme"]}]}, r"Unknown defence 'flme'. Did you mean 'flame'\?"),
         ({"groups": [{"defense": []}]}, r"'defense'. Did you mean 'defences'\?"),
+        ({"groups": [{"setings": []}]}, r"'setings'. Did you mean 'settings'\?"),
+        ({"groups": [{"settings": "rounds=5"}]}, "Expected `settings of a group` to be a list of"),
+        ({"groups": [{"settings": ["rounds"]}]}, "Expected `settings of a group` to be a list of"),
+        ({"groups": [{"settings": ["attack=badnets"]}]}, r"sets `attack` .* attacks=\[badnets\]"),
+        ({"groups": [{"settings": ["attackers=2"]}]}, r"sets `attackers` .* attackers=\[0.2\]"),
         ({"groups": ["flame"]}, "Expected `groups` to be a list of mappings"),
         ({"include": [{"dta": "mnist"}]}, r"Unknown key of include 'dta'. Did you mean 'data'\?"),
         ({"exclude": ["mnist"]}, "Expected `exclude` to be a list like"),

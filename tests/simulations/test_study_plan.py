@@ -45,7 +45,11 @@ def test_one_cell_of_each_kind_of_every_study_composes(name: str, tmp_path: Path
     kinds: dict[Any, Any] = {}
     for job in (*found.warm, *found.jobs):
         cell = job.cell
-        for kind in (("data", cell.data), ("attack", cell.attack_name), ("defence", cell.defence)):
+        for kind in (
+            ("data", cell.data),
+            ("attack", cell.configuration),
+            ("defence", cell.defence),
+        ):
             kinds.setdefault(kind, job)
     for job in {job.folder: job for job in kinds.values()}.values():
         settings = job.settings()
@@ -80,6 +84,26 @@ def test_a_data_set_can_change_what_meets_it(tmp_path: Path) -> None:
     assert (warm.rounds, warm.seed, warm.arms[0].name) == (2, 1, "clean")
     start = attacked[-1].settings().config["warm_start"]["checkpoint"]
     assert start == f"{found.warm[1].folder}/arms/clean/checkpoint"
+
+
+def test_the_settings_of_a_group_hold_for_its_cells(tmp_path: Path) -> None:
+    groups = (
+        "{triggers:[warp],seeds:[0],settings:['trigger.strength=2','rounds=9','training.epochs=4']}"
+    )
+    found = plan(tmp_path, f"groups=[{{attackers:[0],seeds:[0]}},{groups}]", "rounds=7",
+                 "attackers=[0.4]", "attacks=[badnets]", "defences=[none]",
+                 "warm_start=3")  # fmt: skip
+    clean, attacked = (job.settings() for job in found.jobs)
+    assert attacked.config["trigger"]["strength"] == 2
+    assert (clean.config["training"]["epochs"], attacked.config["training"]["epochs"]) == (2, 4)
+    assert (clean.rounds, attacked.rounds) == (7, 7), "the command line has the last word"
+    assert found.warm[0].settings().config["training"]["epochs"] == 2, "clean starts are shared"
+
+
+def test_a_setting_of_a_group_that_does_not_fit_is_named_with_its_cell(tmp_path: Path) -> None:
+    groups = "groups=[{triggers:[patch],settings:['attack.poison_share=2']}]"
+    with pytest.raises(ConfigurationError, match=r"digits, badnets, patch.*attack.poison_share=2:"):
+        check_cells(plan(tmp_path, *SMALL, groups))
 
 
 def test_data_in_files_need_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import pytest
 
 from benchmarks.headline import against_clean, against_rivals, summary
-from benchmarks.potency import why_not
+from benchmarks.potency import differing, why_not
+from fl_shield.simulations.composing import compose_config
+from fl_shield.simulations.study_plan import plan_of, split_overrides
 
 ROW = {
     "data": "mnist", "attack": "badnets", "trigger": "patch", "attackers": "0.2", "seed": "0",
@@ -29,6 +34,20 @@ def test_potency_is_success_without_harm(asr: str, accuracy: str, sentence: str)
 
 def test_an_attack_without_its_clean_run_is_not_judged() -> None:
     assert "clean run" in why_not({**ROW, "clean_ma": ""})
+
+
+def test_the_table_says_what_is_not_the_default(tmp_path: Path) -> None:
+    own, rest = split_overrides(["study=potency", f"folder={tmp_path}", "data_root=/somewhere"])
+    plan = plan_of(compose_config(own, name="study"), rest)
+    for job in plan.warm:
+        job.folder.mkdir()
+        command = shlex.join(["fl-shield", "simulate", *job.overrides])
+        (job.folder / "command.txt").write_text(command)
+    found = {job.cell.name: differing(job.overrides) for job in plan.jobs}
+    assert found["digits-badnets-patch-0.2-none-seed0"] == "warm_start=15"
+    assert found["digits_early-clean-none-seed0"] == ""
+    assert found["digits_early-all_to_all-patch-0.4-none-seed0"] == "rounds=50 goal=all_to_all"
+    assert "/" not in "".join(found.values()), "no path of one machine"
 
 
 @pytest.mark.parametrize(
