@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fl_shield.errors import ConfigurationError, expected
+from fl_shield.errors import ConfigurationError, expected, raise_all
+from fl_shield.simulations.final_models import ModelFinding
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,7 +41,7 @@ def add_model_options(audit: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--scanner", metavar="NAME", nargs="+",
         help="neural_cleanse (default), mntd, dl_tnd, df_tnd, meta_shield_model; several "
-        " are combined",
+        "are combined. With a run folder also meta_shield (default) and strip, for its inputs",
     )  # fmt: skip
     group.add_argument(
         "--shadows", type=int, metavar="N",
@@ -58,10 +60,13 @@ def refuse_model_options(options: argparse.Namespace) -> None:
     """Refuse what only a whole model is judged with.
 
     Raises:
-        ConfigurationError: naming the option.
+        ConfigurationError: naming the option, or the run folder that is not there.
     """
     for name in ONLY_HERE:
         if getattr(options, name) is not None:
+            if options.source is not None and not Path(options.source).expanduser().exists():
+                known = "a run folder, a folder of captures or an audit log"
+                raise ConfigurationError(expected("audit", known, str(options.source)))
             raise ConfigurationError(
                 f"--{name.replace('_', '-')} goes with --clean PATH or a run folder: "
                 "it judges whole models."
@@ -84,74 +89,128 @@ def audit_models(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     clean = read_samples("--clean", options.clean)
     names, models = _models(options, clean)
     held = _held(options, clean, models[0])
-    report, suspects = judge_named(names, models, held, options)
-    return {"source": str(options.clean), **report}, suspects
-
-
-def judge_named(
-    names: Sequence[str], models: Sequence[nn.Module], held: Held, options: argparse.Namespace
-) -> tuple[dict[str, Any], int]:
-    """Judge models that have names, and print what was found.
-
-    Args:
-        names: One for each model.
-        models: The suspects.
-        held: What the defender holds.
-        options: Scanners, shadows, rate of false alarms, and where the report goes.
-
-    Returns:
-        The report, and the number of suspected models.
-    """
-    from fl_shield.scanning.model_audit import judge_models
-
-    for name in NOT_HERE:
-        if getattr(options, name) is not None:
-            raise ConfigurationError(
-                f"--{name.replace('_', '-')} does not go with the audit of a whole model."
-            )
-    shadows = options.shadows
-    if shadows is None:
-        shadows = 0 if held.architecture is None else DEFAULT_SHADOWS
-    if shadows < 0:
-        raise ConfigurationError(expected("--shadows", "0 or more", shadows))
-    false_alarms = 0.05 if options.false_alarms is None else options.false_alarms
-    judgements = judge_models(
-        models,
-        held,
-        options.scanner or [default_scanner(held)],
-        shadows=shadows,
-        false_alarms=false_alarms,
-    )
-    suspected = judgements[-1].suspected()
-    if len(judgements) > 1 and judgements[-1].scanner != "ensemble":
-        # Published thresholds have no common unit: each scanner speaks for itself.
-        suspected = [any(flags) for flags in zip(*(j.suspected() for j in judgements), strict=True)]
+    choices = choices_of(options)
+    scanners = choices.scanners or (default_scanner(held),)
+    judgements, suspected = judge(models, held, scanners, choices)
     if options.json != "-":
-        _print(names, judgements, suspected)
+        print_judgements(names, judgements, suspected)
     report = {
+        "source": str(options.clean),
         "clean_samples": len(held.clean),
-        "shadows": shadows,
-        "false_alarms": false_alarms,
+        "shadows": choices.shadows_for(held),
+        "false_alarms": choices.false_alarms,
         "suspects": [name for name, flag in zip(names, suspected, strict=True) if flag],
         "models": [
             {
                 "name": name,
                 "suspected": suspected[row],
-                "scanners": [
-                    {
-                        "scanner": j.scanner,
-                        "score": float(j.scores[row]),
-                        "threshold": j.threshold,
-                        "calibrated": j.calibrated,
-                        "suspected": j.suspected()[row],
-                    }
-                    for j in judgements
-                ],
+                "scanners": [asdict(finding) for finding in findings_on(row, judgements)],
             }
             for row, name in enumerate(names)
         ],
     }
     return report, sum(suspected)
+
+
+def findings_on(row: int, judgements: Sequence[ModelJudgement]) -> tuple[ModelFinding, ...]:
+    """Return what each scanner says of the model in a row, as it is written down."""
+    return tuple(
+        ModelFinding(
+            scanner=judgement.scanner,
+            score=float(judgement.scores[row]),
+            threshold=float(judgement.threshold),
+            calibrated=judgement.calibrated,
+            suspected=judgement.suspected()[row],
+        )
+        for judgement in judgements
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What a person may choose of an audit of whole models.
+
+    Attributes:
+        scanners: Names of the scanners, none for the default.
+        shadows: Clean models to train for the thresholds, None for the default.
+        false_alarms: Share of clean models that may be suspected.
+        seed: Seed of shadows and searches, None for the default.
+        final_layer: Name of the final layer, None to find it.
+
+    Raises:
+        ConfigurationError: if a number is out of range.
+    """
+
+    scanners: tuple[str, ...] = ()
+    shadows: int | None = None
+    false_alarms: float = 0.05
+    seed: int | None = None
+    final_layer: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        problems = []
+        if self.shadows is not None and self.shadows < 0:
+            problems.append(expected("--shadows", "0 or more", self.shadows))
+        if not 0.0 < self.false_alarms < 1.0:
+            problems.append(expected("--false-alarms", "between 0 and 1", self.false_alarms))
+        raise_all(problems)
+
+    def shadows_for(self, held: Held) -> int:
+        """Return the number of shadow models: none where there is no architecture to train."""
+        if self.shadows is not None:
+            return self.shadows
+        return 0 if held.architecture is None else DEFAULT_SHADOWS
+
+
+def choices_of(options: argparse.Namespace) -> Choices:
+    """Return what was chosen on the command line.
+
+    Raises:
+        ConfigurationError: if an option does not go with whole models, or a number is wrong.
+    """
+    for name in NOT_HERE:
+        if getattr(options, name) is not None:
+            raise ConfigurationError(
+                f"--{name.replace('_', '-')} does not go with the audit of a whole model."
+            )
+    return Choices(
+        scanners=tuple(options.scanner or ()),
+        shadows=options.shadows,
+        false_alarms=0.05 if options.false_alarms is None else options.false_alarms,
+        seed=options.seed,
+        final_layer=options.final_layer,
+    )
+
+
+def judge(
+    models: Sequence[nn.Module], held: Held, scanners: Sequence[str], choices: Choices
+) -> tuple[list[ModelJudgement], list[bool]]:
+    """Return what each scanner says of the models, and for each model whether it is suspected.
+
+    Args:
+        models: The suspects.
+        held: What the defender holds.
+        scanners: Names of scanners of the level `model`.
+        choices: Shadows and rate of false alarms.
+
+    Raises:
+        FlShieldError: in one sentence, if a scanner cannot judge.
+    """
+    from fl_shield.scanning.model_audit import judge_models
+
+    judgements = judge_models(
+        models,
+        held,
+        scanners,
+        shadows=choices.shadows_for(held),
+        false_alarms=choices.false_alarms,
+    )
+    suspected = judgements[-1].suspected()
+    if len(judgements) > 1 and judgements[-1].scanner != "ensemble":
+        # Published thresholds have no common unit: each scanner speaks for itself.
+        suspected = [any(flags) for flags in zip(*(j.suspected() for j in judgements), strict=True)]
+    return judgements, suspected
 
 
 def default_scanner(held: Held) -> str:
@@ -236,9 +295,10 @@ def _architecture(name: str) -> Callable[[TaskSpec], nn.Module]:
     return build
 
 
-def _print(
+def print_judgements(
     names: Sequence[str], judgements: Sequence[ModelJudgement], suspected: Sequence[bool]
 ) -> None:
+    """Print a line for each model, its scores and the verdict, and the thresholds below."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

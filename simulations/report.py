@@ -15,9 +15,13 @@ from typing import Any
 
 from fl_shield.judge.verdict import Decision
 from fl_shield.simulations.arms import ARMS
+from fl_shield.simulations.final_section import Section, Subject, section_of
 from fl_shield.simulations.run_folder import Arm, LoggedVerdict, RunFolder, read_run_folder
 
 TEMPLATE = "report.html.j2"
+
+FINAL_MODELS = "final_models"
+"""The plot that belongs to the section about the final model."""
 
 MAX_VERDICTS = 6_000
 """Verdicts in the page, the latest ones; more would make it slow to open. The log has all."""
@@ -52,21 +56,24 @@ def build_report(run_folder: str | Path) -> Path:
     judged = run.judged_arm
     verdicts = _verdict_rows(judged)
     clients = client_rows(judged) if judged else []
+    plots = [
+        {
+            "title": plot.title,
+            "how_to_read": plot.how_to_read,
+            "svg": plot.inline_svg(),
+            "name": plot.name,
+        }
+        for plot in plots_of(run)
+    ]
     page = template(TEMPLATE).render(
         name=run.path.resolve().name,
         finished=run.finished,
         seed=run.seed,
         headline=headline(run),
         arms=[(_title(name), figures) for name, figures in _figures(run).items()],
-        plots=[
-            {
-                "title": plot.title,
-                "how_to_read": plot.how_to_read,
-                "svg": plot.inline_svg(),
-                "name": plot.name,
-            }
-            for plot in plots_of(run)
-        ],
+        plots=[plot for plot in plots if plot["name"] != FINAL_MODELS],
+        final=_final_models(run),
+        final_plot=next((plot for plot in plots if plot["name"] == FINAL_MODELS), None),
         judged=_title(judged.name) if judged else "",
         clients=clients[:MAX_CLIENTS],
         num_clients=len(clients),
@@ -186,6 +193,15 @@ def _figures(run: RunFolder) -> dict[str, dict[str, Any]]:
         for arm in run.arms
         if arm.rounds
     }
+
+
+def _final_models(run: RunFolder) -> Section:
+    subjects = [
+        Subject(run.path, arm.name, (_title(arm.name),), arm.rounds[-1].asr, arm.rounds[-1].number)
+        for arm in run.arms
+        if arm.rounds
+    ]
+    return section_of(subjects, ("run",))
 
 
 def _command(run: RunFolder) -> str:

@@ -109,6 +109,10 @@ def make_server_app(run: Callable[[Grid], None] | None = None) -> ServerApp:
         console = Console(force_terminal=False, width=100)
         run_arms(grid, federation, folder, tracker, display_for(console))
         console.print(summary_table(write_summary(folder, settings)))
+        if settings.scan_final_model:
+            from fl_shield.simulations.final_scan import scan_finished
+
+            scan_finished(folder, settings, console)
         console.print(f"Run folder: {folder}", highlight=False, soft_wrap=True)
 
     return server_app

@@ -64,6 +64,11 @@ class Settings:
     num_probes: int
 
     @property
+    def scan_final_model(self) -> bool:
+        """Whether the final models are scanned; run folders of before there was a choice: no."""
+        return bool(self.config.get("scan_final_model", False))
+
+    @property
     def key(self) -> str:
         """The configuration as text; equal for equal runs, in every process."""
         return json.dumps(self.config, sort_keys=True)
@@ -97,6 +102,8 @@ def settings_from(config: DictConfig | Mapping[str, Any]) -> Settings:
     if plain.get("engine", ENGINES[0]) not in ENGINES:
         problems.append(unknown("engine", str(plain["engine"]), ENGINES))
     problems += _run_name(plain["run_name"])
+    if not isinstance(plain.get("scan_final_model", False), bool):
+        problems.append(expected("scan_final_model", "true or false", plain["scan_final_model"]))
     arms, arm_problems = _arms(plain["arms"])
     attackers, attacker_problems = _attackers(plain["attackers"], plain["num_clients"])
     raise_all(problems + arm_problems + attacker_problems)

@@ -17,6 +17,7 @@ from rich.console import Console
 from yaml import YAMLError
 
 from fl_shield.errors import ConfigurationError, FlShieldError, StateError
+from fl_shield.simulations.final_models import audit_command
 from fl_shield.simulations.in_parallel import QUIET_RAY
 from fl_shield.simulations.progress import display_for
 from fl_shield.simulations.settings import Settings, settings_from
@@ -140,6 +141,16 @@ def simulate(
     if not summary["finished"]:
         _say_how_to_resume(console, folder, "Interrupted; nothing is lost.")
         return INTERRUPTED
+    if settings.scan_final_model:
+        from fl_shield.simulations.final_scan import scan_finished
+
+        try:
+            with flower_log(folder / "flower.log"):
+                scan_finished(folder, settings, console)
+        except KeyboardInterrupt:  # the run is complete, and its report is not to be lost
+            console.print(
+                f"The scan was interrupted. Again: {audit_command(folder)}", highlight=False
+            )
     _report(console, folder, summary, tracker.folder)
     return 0
 

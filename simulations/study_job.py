@@ -97,7 +97,8 @@ def play(job: Job) -> dict[str, Any]:
         flower_log(job.folder / "flower.log"),
         (job.folder / "progress.log").open("a", encoding="utf-8") as stream,
     ):
-        display = PlainLines(Console(file=stream, width=100))
+        console = Console(file=stream, width=100)
+        display = PlainLines(console)
         try:
             grid = OneProcessGrid(make_client_app(settings), settings.num_clients)
             run_arms(grid, federation, job.folder, tracker, display)
@@ -109,6 +110,10 @@ def play(job: Job) -> dict[str, Any]:
                 f"{type(error).__name__}: {str(error).strip() or 'no message'} "
                 f"(the traceback is in {job.folder / 'flower.log'})"
             ) from error
+        if settings.scan_final_model:
+            from fl_shield.simulations.final_scan import scan_finished
+
+            scan_finished(job.folder, settings, console)
     summary = write_summary(job.folder, settings)
     figures: dict[str, Any] = summary["runs"][job.cell.arm.name]
     return {**figures, "seconds": time.monotonic() - started}

@@ -23,6 +23,7 @@ IRRELEVANT = (
     "simulation",
     "tracking",
     "seed",
+    "scan_final_model",
 )
 """Settings that do not change what a run comes to, or that its name already tells."""
 

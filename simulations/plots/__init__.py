@@ -12,6 +12,7 @@ from fl_shield.simulations.plots.cost import cost
 from fl_shield.simulations.plots.curves import attack_success_rate, main_accuracy
 from fl_shield.simulations.plots.detection import detection_rates
 from fl_shield.simulations.plots.evidence import evidence
+from fl_shield.simulations.plots.final_models import final_models
 from fl_shield.simulations.plots.plot import Plot
 from fl_shield.simulations.plots.scores import score_distribution, scores_over_rounds
 from fl_shield.simulations.run_folder import RunFolder, read_run_folder
@@ -25,6 +26,7 @@ PLOTS: tuple[Callable[[RunFolder], Plot | None], ...] = (
     score_distribution,
     scores_over_rounds,
     evidence,
+    final_models,
 )
 
 

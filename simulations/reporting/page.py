@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fl_shield.simulations.final_section import Section
 from fl_shield.simulations.plots.axes import percent
 from fl_shield.simulations.plots.plot import Plot
 from fl_shield.simulations.report import template
@@ -16,8 +17,14 @@ RUN_HEADINGS = (
 )  # fmt: skip
 
 
-def page_of(title: str, rows: Sequence[Row], damage: Sequence[str], plots: Sequence[Plot]) -> str:
-    """Return the page: headline, table of means, plots, and a line for every run."""
+def page_of(
+    title: str,
+    rows: Sequence[Row],
+    damage: Sequence[str],
+    plots: Sequence[Plot],
+    final: Section,
+) -> str:
+    """Return the page: headline, table of means, plots, final models, a line for every run."""
     page: str = template("runs.html.j2").render(
         title=title,
         headline=headline(rows),
@@ -30,6 +37,7 @@ def page_of(title: str, rows: Sequence[Row], damage: Sequence[str], plots: Seque
             {"name": p.name, "title": p.title, "how_to_read": p.how_to_read, "svg": p.inline_svg()}
             for p in plots
         ],
+        final=final,
         run_headings=RUN_HEADINGS,
         rows=[_line(row) for row in rows],
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fl_shield.errors import ConfigurationError, expected
+from fl_shield.simulations.final_section import Section, Subject, section_of
 from fl_shield.simulations.plots.plot import Plot
 from fl_shield.simulations.reporting.curves import accuracy_curves, asr_curves
 from fl_shield.simulations.reporting.heat import heat_maps
@@ -63,6 +64,7 @@ def report_runs(
     rows = [entry.row for entry in entries]
     title = title or out.resolve().parent.name
     plots = _plots(entries)
+    final = _final_models(entries)
     try:
         (out / "plots").mkdir(parents=True, exist_ok=True)
         (out / "results.csv").write_text(csv_text(rows), encoding="utf-8")
@@ -70,7 +72,7 @@ def report_runs(
         (out / "results.tex").write_text(latex(rows), encoding="utf-8")
         for plot in plots:
             plot.save(out / "plots")
-        page = page_of(title, rows, damage, plots)
+        page = page_of(title, rows, damage, plots, final)
         (out / "report.html").write_text(page, encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(
@@ -78,6 +80,7 @@ def report_runs(
         ) from error
     console.print(terminal(rows, title))
     console.print(headline(rows), highlight=False, soft_wrap=True)
+    damage = [*damage, *final.damage]
     for sentence in damage[:MAX_NAMED]:
         console.print(sentence, highlight=False, soft_wrap=True, markup=False)
     if len(damage) > MAX_NAMED:
@@ -85,6 +88,20 @@ def report_runs(
     for name in ("report.html", "results.csv", "results.md", "results.tex", "plots"):
         console.print(f"{name + ':':<13}{out / name}", highlight=False, soft_wrap=True)
     return entries
+
+
+def _final_models(entries: Sequence[RunRow]) -> Section:
+    subjects = [
+        Subject(
+            folder=entry.folder,
+            arm=entry.arm.name,
+            labels=(entry.row.run, entry.row.data, entry.row.attack_name, entry.row.defence),
+            asr=entry.row.final_asr,
+            round=entry.arm.rounds[-1].number,
+        )
+        for entry in entries
+    ]
+    return section_of(subjects, ("run", "data", "attack", "defence"))
 
 
 def _plots(entries: Sequence[RunRow]) -> list[Plot]:

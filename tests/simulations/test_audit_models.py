@@ -70,7 +70,8 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     options = files(tmp_path)
     for command, sentence in (
         (["audit"], "Nothing to audit"),
-        (["audit", "x", "--weights", "y"], "--weights goes with --clean PATH or a run folder"),
+        (["audit", str(tmp_path), "--weights", "y"], "--weights goes with --clean PATH or a run"),
+        (["audit", "x", "--scanner", "mntd"], "`audit` to be a run folder, a folder of captures"),
         (["audit", "x", *options], "Give one or the other"),
         (["audit", *options[2:]], "either --model module:factory or --model-file FILE"),
         (
@@ -96,10 +97,75 @@ def test_the_final_models_of_a_run_are_judged(
     assert main(["simulate", *settings]) == 0
     capsys.readouterr()
     run = tmp_path / "run"
-    command = ["audit", str(run), "--scanner", "df_tnd", "--shadows", "0"]
-    assert main(command) in (0, 3)
+    assert not (run / "audit.json").exists(), "nobody asked for a scan"
+    hint = f"fl-shield audit {run}"
+    assert hint in (run / "report.html").read_text(encoding="utf-8")
+
+    command = ["audit", str(run), "--scanner", "df_tnd", "strip", "--shadows", "0"]
+    assert main([*command, "--json", str(tmp_path / "same.json")]) in (0, 3)
+    shown = capsys.readouterr().out
     report = json.loads((run / "audit.json").read_text(encoding="utf-8"))
+    assert report == json.loads((tmp_path / "same.json").read_text(encoding="utf-8"))
+    assert (report["format"], report["version"]) == ("fl_shield.final_models", 1)
     assert [model["name"] for model in report["models"]] == ["clean", "undefended"]
+    assert [model["round"] for model in report["models"]] == [1, 1]
     assert report["clean_samples"] == 32
-    assert main([*command, "--weights", "x"]) == 2
-    assert "--weights does not go with a run folder" in " ".join(capsys.readouterr().err.split())
+    for model in report["models"]:
+        assert [one["scanner"] for one in model["scanners"]] == ["df_tnd"]
+        (inputs,) = model["inputs"]
+        assert (inputs["scanner"], inputs["clean"], inputs["triggered"]) == ("strip", 64, 64)
+        assert f"{100 * inputs['found']:.1f} % of 64" in shown
+
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert hint not in page
+    score = report["models"][0]["scanners"][0]["score"]
+    assert f"<td>{score:+.2f}</td>" in page
+
+    for extra, sentence in (
+        (["--weights", "x"], "--weights does not go with a run folder"),
+        (["--scanner", "spectral_signatures"], "judges a training set"),
+        (["--scanner", "strip", "strip"], "`--scanner` to be different scanners"),
+        (["--shadows", "-1"], "`--shadows` to be 0 or more"),
+        (["--false-alarms", "2"], "`--false-alarms` to be between 0 and 1"),
+    ):
+        assert main([*command, *extra]) == 2
+        assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.slow
+def test_a_run_scans_its_final_model_when_it_is_told_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _images(tmp_path / "images", classes=3)
+    settings = ["data=image_folder", f"data.root={tmp_path / 'images'}", "data.image_size=8"]
+    settings += ["model=mlp", "trigger.size=2", "tracking=none", "engine=in_process", "rounds=2"]
+    settings += ["num_clients=4", "attackers=1", "arms=[undefended]", "probes.num_samples=48"]
+    settings += [f"output_root={tmp_path}", "run_name=run", "scan_final_model=true"]
+    assert main(["simulate", *settings]) == 0
+    run = tmp_path / "run"
+    assert f"Findings on the final models: {run / 'audit.json'}." in capsys.readouterr().out
+    report = json.loads((run / "audit.json").read_text(encoding="utf-8"))
+    (model,) = report["models"]
+    assert (model["name"], model["round"]) == ("undefended", 2)
+    assert [one["scanner"] for one in model["scanners"]] == ["neural_cleanse"]
+    assert [one["scanner"] for one in model["inputs"]] == ["meta_shield"]
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert 'id="final-models"' in page
+    assert "plot-final_models" in page
+    before = (run / "audit.json").stat().st_mtime_ns
+    assert main(["simulate", "--resume", str(run)]) == 0
+    assert (run / "audit.json").stat().st_mtime_ns == before, "what is there is not done again"
+
+
+def _images(folder: Path, classes: int) -> None:
+    """Write scikit-learn's digits of the first classes as a folder of images a class."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        if label < classes:
+            place = folder / str(label)
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((pixels * 15.9).astype(np.uint8)).save(place / f"{number}.png")
