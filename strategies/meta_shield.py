@@ -29,6 +29,8 @@ from fl_shield.inspection import Inspector
 from fl_shield.judge.evidence import DECAY, EvidenceBook
 from fl_shield.judge.judge import Judge
 from fl_shield.judge.policy import Policy
+from fl_shield.live.rehearsal import Rehearsal
+from fl_shield.live.server_shadows import ServerShadows, ShadowSettings
 from fl_shield.probes.probe_set import Inputs, ProbeSet, as_probe_set
 from fl_shield.strategies.resume import Sessions
 from fl_shield.strategies.safe_mode import CohortInspector
@@ -78,7 +80,10 @@ class MetaShield(Shielded):
         clip_survivors: Clip updates that pass to the cohort's median norm.
         max_client_share: Largest share of one client in a weighted average, whatever number of
             examples it claims; with few clients, an equal share.
-        min_clients: Fewest admitted replies with which anybody is suspected, at least 3.
+        min_clients: Fewest admitted replies that are judged among themselves, at least 3.
+        shadows: Whether the server simulates clients of its own on its labelled clean samples: to
+            judge rounds of fewer replies among, and to say what the detector would see. True takes
+            the defaults of `fl_shield.live.server_shadows.ShadowSettings`.
         audit_log: JSON-lines file that gets one line a verdict.
         capture: Folder that gets every round's cohort, for replay.
         state: Folder that gets the state after every round, from which a restarted server goes on.
@@ -111,6 +116,7 @@ class MetaShield(Shielded):
         clip_survivors: bool = False,
         max_client_share: float = MAX_CLIENT_SHARE,
         min_clients: int = MIN_COHORT,
+        shadows: bool | ShadowSettings = False,
         audit_log: str | Path | None = None,
         capture: str | Path | None = None,
         state: str | Path | None = None,
@@ -166,8 +172,11 @@ class MetaShield(Shielded):
             min_clients=min_clients,
             capture_folder=None if capture is None else Path(capture),
         )
+        rehearsal = _rehearsal(shadows, model, as_probe_set(probes), judge, seed, device)
         audit = None if audit_log is None else AuditLog(audit_log)
-        self._shield_core = ShieldCore(inspector, judges, judge, settings, audit)
+        self._shield_core = ShieldCore(
+            inspector, judges, judge, settings, audit, rehearsal=rehearsal
+        )
         self._shield_sessions = Sessions(None if state is None else Path(state))
         self.strategy = strategy
 
@@ -239,6 +248,25 @@ def _layers(strategy: object) -> list[Strategy]:
             )
         )
     return layers
+
+
+def _rehearsal(
+    shadows: object,
+    model: nn.Module,
+    probes: ProbeSet,
+    judge: Judge,
+    seed: int,
+    device: str | torch.device | None,
+) -> Rehearsal | None:
+    if shadows is False:
+        return None
+    settings = ShadowSettings(seed=seed) if shadows is True else shadows
+    if not isinstance(settings, ShadowSettings):
+        raise ConfigurationError(
+            expected("shadows", "True, False or a ShadowSettings", repr(shadows))
+        )
+    made = ServerShadows(model, probes, settings, device=device)
+    return Rehearsal(made, judge.policy.threshold)
 
 
 def _threshold(threshold: float | None, detector: Detector) -> float:

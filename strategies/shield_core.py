@@ -28,6 +28,7 @@ from fl_shield.judge.influence import bound_claims
 from fl_shield.judge.judge import Judge
 from fl_shield.judge.rescale import ByPart, median_norms, rescale, update_norms
 from fl_shield.judge.verdict import Decision, Verdict
+from fl_shield.live.rehearsal import Rehearsal, Scored, score
 from fl_shield.strategies.admission import admit_evaluation, admit_training
 from fl_shield.strategies.messages import (
     Reply,
@@ -58,7 +59,8 @@ class ShieldSettings:
         parameters: Names of the trainable parameters; None treats every floating array as one.
         clip_survivors: Clip the updates that pass to the cohort's median norm.
         reject_unchanged: Reject updates of norm zero (needed in front of norm clipping by Flower).
-        min_clients: Fewest admitted replies with which anybody is suspected.
+        min_clients: Fewest admitted replies that are judged among themselves; with fewer, nobody is
+            suspected, unless the server has shadows to judge them among.
         capture_folder: Where each round's cohort is written, None for nowhere.
     """
 
@@ -76,6 +78,7 @@ class ShieldCore:
     """One shield: settings, judge, and the round under way.
 
     Attributes:
+        rehearsal: The server's own shadows, None for none.
         last_verdicts: Verdicts of the last training round, rejected replies included.
         last_missing: Nodes that were asked in it and never answered.
         last_seconds: Time the shield took in it.
@@ -87,6 +90,7 @@ class ShieldCore:
     judge: Judge
     settings: ShieldSettings = field(default_factory=ShieldSettings)
     audit: AuditLog | None = None
+    rehearsal: Rehearsal | None = None
     last_verdicts: list[Verdict] = field(default_factory=list)
     last_missing: list[int] = field(default_factory=list)
     last_seconds: float = 0.0
@@ -172,6 +176,8 @@ class ShieldCore:
             "shield-dropped": float(dropped),
             "shield-rejected": float(len(admitted.rejected)),
         }
+        if self.rehearsal is not None:
+            metrics |= self.rehearsal.metrics()
         return passed, metrics
 
     def filter_evaluate(self, replies: Iterable[Message]) -> list[Message]:
@@ -193,7 +199,7 @@ class ShieldCore:
             "detector": self.detector.name,
             "threshold": self.judge.policy.threshold,
             "judge": self.judge.state_dict(),
-        }
+        } | ({} if self.rehearsal is None else {"shadows": self.rehearsal.state_dict()})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved `state_dict`.
@@ -213,12 +219,14 @@ class ShieldCore:
                 self.detector.name,
             )
         self.judge.load_state_dict(state.get("judge", {}))
+        if self.rehearsal is not None:
+            self.rehearsal.load_state_dict(state.get("shadows", {}))
 
     def _judge(self, cohort: Cohort) -> tuple[list[Verdict], bool]:
         """Return the verdicts of a cohort and whether they were reached in safe mode."""
         if not cohort.clients:
             return [], False
-        if len(cohort) < self.settings.min_clients:
+        if len(cohort) < self.settings.min_clients and self.rehearsal is None:
             detail = (
                 f"kept unjudged: {len(cohort)} admitted replies are too few to compare "
                 f"(at least {self.settings.min_clients})."
@@ -238,11 +246,19 @@ class ShieldCore:
             return unjudged(cohort, self.judge, detail), True
 
     def _score(self, cohort: Cohort) -> list[Verdict]:
-        table = self.inspector.describe(cohort)
-        scores = self.detector.score(table)
-        contributions = self.detector.contributions(table)
         ids = [client.client_id for client in cohort.clients]
-        return self.judge.judge(cohort.round_number, ids, scores, table, contributions)
+        found = self._described(cohort)
+        verdicts = self.judge.judge(
+            cohort.round_number, ids, found.scores, found.table, found.contributions, found.others
+        )
+        return verdicts if self.rehearsal is None else self.rehearsal.remarked(verdicts, found)
+
+    def _described(self, cohort: Cohort) -> Scored:
+        if self.rehearsal is None:
+            return score(self.inspector, self.detector, cohort)
+        return self.rehearsal.score(
+            self.inspector, self.detector, cohort, self.settings.min_clients
+        )
 
     def _judge_without(
         self, faults: Mapping[int, str], cohort: Cohort

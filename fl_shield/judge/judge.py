@@ -99,6 +99,7 @@ class Judge:
         scores: NDArray[np.float64],
         table: DescriptorTable,
         contributions: NDArray[np.float64],
+        others: int = 0,
     ) -> list[Verdict]:
         """Return a verdict for each client, in the order of `client_ids`, and remember the round.
 
@@ -108,6 +109,8 @@ class Judge:
             scores: `(clients,)` log-odds of a backdoor.
             table: Descriptors of the same clients, whose z-scores become reasons.
             contributions: `(clients, descriptors)` parts of the scores.
+            others: Honest updates of the server's own that the clients were judged among; they
+                count in the round of which only a share may be dropped.
 
         Raises:
             FlShieldError: if the detector returned scores that are not finite or of another
@@ -133,7 +136,7 @@ class Judge:
             if not is_pinned and (signal is Signal.FLAGGED or standing is Standing.EXCLUDED):
                 flagged.append(client)
         flagged.sort(key=lambda client: (-margins[client], client))
-        allowed = set(flagged[: self.policy.max_flagged(len(client_ids))])
+        allowed = set(flagged[: self.policy.max_flagged(len(client_ids) + others)])
         reasons = _reasons(table, contributions, len(client_ids))
         suspects, verdicts = set(flagged), []
         for row, client in enumerate(client_ids):
