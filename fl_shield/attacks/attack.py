@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fl_shield.attacks.all_to_one import AllToOne
+from fl_shield.attacks.crafting import Crafting, Material
 from fl_shield.attacks.goal import Goal
 from fl_shield.attacks.model_poisoning import ModelPoisoning, NoModelPoisoning
 from fl_shield.attacks.schedule import Schedule
@@ -34,6 +35,7 @@ class Attack:
         model_poisoning: What is done to the model beyond training it on poisoned data.
         schedule: The rounds of the attack.
         goal: Which samples are poisoned and what class they should get.
+        crafting: How poisoned samples are made against the model; None puts the trigger on them.
 
     Raises:
         ConfigurationError: if a setting is impossible whatever the task.
@@ -45,6 +47,7 @@ class Attack:
     model_poisoning: ModelPoisoning = field(default_factory=NoModelPoisoning)
     schedule: Schedule = field(default_factory=Schedule)
     goal: Goal = field(default_factory=AllToOne)
+    crafting: Crafting | None = None
 
     def __post_init__(self) -> None:
         """Check what does not depend on the task."""
@@ -84,6 +87,8 @@ class Attack:
 
     def __str__(self) -> str:
         legend = f"{self.trigger} → {self.goal.legend(self.target_class)}"
+        if self.crafting is not None:
+            legend = f"{legend}, {self.crafting}"
         plain = type(self.model_poisoning) is NoModelPoisoning
         return legend if plain else f"{legend}, {self.model_poisoning}"
 
@@ -102,6 +107,8 @@ class Attack:
                     self.target_class,
                 )
             )
+        if self.crafting is not None:
+            self.crafting.check(task)
         goal = self.goal.bind(task, self.target_class)
         return replace(self, trigger=self.trigger.bind(task), goal=goal)
 
@@ -144,7 +151,11 @@ class Attack:
         return self.schedule.active(round_number)
 
     def poison(
-        self, inputs: Tensor, labels: Tensor, generator: torch.Generator | None = None
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        generator: torch.Generator | None = None,
+        model: nn.Module | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return a copy of the samples in which some are triggered and relabelled.
 
@@ -152,11 +163,15 @@ class Attack:
             inputs: `(samples, …)` model inputs: float images in [0, 1] or int64 token ids.
             labels: `(samples,)` int64 true classes.
             generator: Chooses the samples; seed 0 when None.
+            model: The model as it was sent out, which `crafting` needs; it is left as it is.
 
         Returns:
             Inputs and labels of the same shapes and dtypes; what was given is not written to.
             `round(poison_share * samples)` samples are poisoned, at least one and at most all
             those eligible. Of the others, some become decoys if the trigger has such.
+
+        Raises:
+            ConfigurationError: if the attack has a `crafting` and there is no model.
         """
         generator = seeded(generator)
         chosen = self._choose(labels, generator).to(labels.device)
@@ -166,9 +181,37 @@ class Attack:
             decoys = self._choose_decoys(len(labels), chosen, count, generator).to(labels.device)
             inputs[decoys] = self.trigger.decoy(inputs[decoys], generator)
         if len(chosen):
-            inputs[chosen] = self.trigger.apply(inputs[chosen], generator)
+            inputs[chosen] = self._planted(inputs, labels, chosen, generator, model)
             labels[chosen] = self.goal.wanted(labels[chosen], self.target_class)
         return inputs, labels
+
+    def _planted(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        chosen: Tensor,
+        generator: torch.Generator,
+        model: nn.Module | None,
+    ) -> Tensor:
+        """Return the poisoned form of the samples `chosen`."""
+        if self.crafting is None:
+            return self.trigger.apply(inputs[chosen], generator)
+        if model is None:
+            raise ConfigurationError(
+                f"The attack {str(self)!r} makes its samples against a model. Call "
+                "attack.poison(inputs, labels, generator, model)."
+            )
+        return self.crafting.craft(
+            Material(
+                model=model,
+                chosen=inputs[chosen],
+                labels=labels[chosen],
+                victims=inputs[self.goal.victims(labels, self.target_class)],
+                trigger=self.trigger,
+                target_class=self.target_class,
+                generator=generator,
+            )
+        )
 
     def _choose_decoys(
         self, samples: int, chosen: Tensor, count: int, generator: torch.Generator

@@ -137,7 +137,9 @@ def train_locally(
                 train_benign=_benign_training(model, (split, *colluders), settings, seed),
             )
             hooks = attack.model_poisoning.begin(model, knowledge)
-            inputs, labels = attack.poison(model_inputs(split.inputs), split.labels, generator)
+            inputs, labels = attack.poison(
+                model_inputs(split.inputs), split.labels, generator, model
+            )
             samples = Split(inputs, labels)
         model.train()
         loss = _run_epochs(model, samples, settings, reference, hooks, generator)

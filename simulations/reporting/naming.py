@@ -43,6 +43,8 @@ def option_of(group: str, node: object) -> str:
     for name, option in _options(group).items():
         if option.get("_target_") != node["_target_"]:
             continue
+        if any(key.endswith("_target_") and key not in found for key in option):
+            continue  # it has a part that this one lacks
         likeness = 0.0
         for key, value in option.items():
             is_reference = isinstance(value, str) and "${" in value

@@ -114,7 +114,7 @@ def test_the_wheel_says_what_it_is(site: Path) -> None:
     assert metadata["Name"] == "fl-shield"
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    extras = {"simulation", "text", "data", "wandb", "dev", "all"}
+    extras = {"simulation", "text", "data", "wandb", "art", "dev", "all"}
     assert extras <= set(metadata.get_all("Provides-Extra") or ())
     base = [r for r in metadata.get_all("Requires-Dist") or () if "extra ==" not in r]
     heavy = ("ray", "hydra", "transformers", "datasets", "matplotlib", "wandb", "torchvision")
