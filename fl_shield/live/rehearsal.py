@@ -99,16 +99,30 @@ class Rehearsal:
         if not (is_due and (is_used or settings.poisoned)):
             return
         self._last_round = number
+        honest, poisoned = self.try_out(inspector, detector, cohort)
+        if self.calibration is not None:
+            self.calibration.add(honest.tolist())
+        seen = int((poisoned - self.shift >= self.threshold).sum())
+        self.power = (seen, len(poisoned)) if len(poisoned) else None
+        self._report(number)
+
+    def try_out(
+        self, inspector: Describer, detector: Detector, cohort: Cohort
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the scores of honest and of poisoned shadows, judged together and by themselves.
+
+        Args:
+            inspector: Describes updates.
+            detector: Scores them.
+            cohort: The round's; only its reference and the norms of its updates are used.
+        """
+        number, reference = cohort.round_number, cohort.reference
         norms = self.shadows.norms(cohort)
-        honest = self.shadows.benign(number, cohort.reference, norms)
-        bad = self.shadows.poisoned(number, cohort.reference, norms)
+        honest = self.shadows.benign(number, reference, norms)
+        bad = self.shadows.poisoned(number, reference, norms)
         table = inspector.describe(replace(cohort, clients=(*honest, *bad)))
         scores = np.asarray(detector.score(table), dtype=np.float64)
-        if self.calibration is not None:
-            self.calibration.add(scores[: len(honest)].tolist())
-        seen = int((scores[len(honest) :] - self.shift >= self.threshold).sum())
-        self.power = (seen, len(bad)) if bad else None
-        self._report(number)
+        return scores[: len(honest)], scores[len(honest) :]
 
     def score(
         self, inspector: Describer, detector: Detector, cohort: Cohort, min_clients: int

@@ -25,6 +25,10 @@ from fl_shield.probes.probe_set import ProbeSet
 JITTER = 0.25
 """Standard deviation of the log of a shadow's norm around that of a client."""
 
+KEPT_BYTES = 1 << 26
+"""Shadows of a round that fit into so much memory are trained once, others each time they are
+read."""
+
 STILL = 0.01
 """Norm of a shadow relative to the model's own, in a round in which no client moved."""
 
@@ -73,8 +77,9 @@ class ShadowSettings:
 class ServerShadows:
     """Simulates clients on the server's clean samples and the live global model.
 
-    Weights are trained when they are asked for and forgotten afterwards, so that memory is that of
-    a few models, whatever the number of shadows.
+    Weights are trained when they are asked for. Those of small models are kept for the round, up to
+    `KEPT_BYTES`; beyond that they are forgotten and trained again, so that memory is that of a few
+    models, whatever the number of shadows.
 
     Args:
         model: The federated model; a private copy is used.
@@ -115,6 +120,8 @@ class ServerShadows:
         self._parameters = frozenset(
             name for name, _ in self._model.named_parameters(remove_duplicate=False)
         )
+        self._kept: dict[int, Arrays] = {}
+        self._kept_of: tuple[int, State, Sequence[float]] | None = None
 
     def norms(self, cohort: Cohort) -> list[float]:
         """Return the L2 norms of the clients' updates, weights read one client at a time."""
@@ -160,12 +167,28 @@ class ServerShadows:
 
         def shadow(number: int) -> ClientUpdate:
             def load() -> Arrays:
+                kept = self._kept_for(round_number, reference, usual)
+                if number in kept:
+                    return kept[number]
                 rng = np.random.default_rng([self.settings.seed, round_number, number])
-                return self._train(reference, usual, rng, is_poisoned=is_poisoned)
+                trained = self._train(reference, usual, rng, is_poisoned=is_poisoned)
+                size = sum(array.nbytes for array in trained.values())
+                if (len(kept) + 1) * size <= KEPT_BYTES:
+                    kept[number] = trained
+                return trained
 
             return ClientUpdate(-1 - number, float(len(self.material)), load)
 
         return tuple(shadow(number) for number in numbers)
+
+    def _kept_for(
+        self, round_number: int, reference: State, norms: Sequence[float]
+    ) -> dict[int, Arrays]:
+        """Return the shadows kept of just these circumstances; those of others are forgotten."""
+        of = self._kept_of
+        if of is None or of[0] != round_number or of[1] is not reference or of[2] != norms:
+            self._kept, self._kept_of = {}, (round_number, reference, norms)
+        return self._kept
 
     def _train(
         self,

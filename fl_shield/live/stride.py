@@ -18,7 +18,7 @@ from fl_shield.judge.rescale import ByPart, rescale, update_norms
 from fl_shield.models.state import Arrays, load_arrays, state_arrays
 from fl_shield.training.local import LocalTraining, train_locally
 
-STEPS = (20, 60)
+STEPS = (16, 48)
 """Optimiser steps of a shadow, uniform: what clients do in a few epochs."""
 
 BATCHES = (16, 32)
