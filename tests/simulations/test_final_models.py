@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from html import unescape
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from fl_shield.simulations.final_models import (
     ModelFinding,
     read_final_models,
 )
+from fl_shield.simulations.final_scan import scan_finished
 from fl_shield.simulations.report import build_report
 from fl_shield.simulations.reporting import report_runs
 from fl_shield.simulations.settings import settings_from
@@ -240,3 +242,14 @@ def test_an_attack_without_a_trigger_leaves_no_triggered_inputs() -> None:
     held = Held(clean=federation.probe_set(), spec=federation.task.spec, model=model)
     (found,) = judge_inputs(federation, held, ["strip"], 0.1, 1)
     assert (found.triggered, found.found, found.auroc) == (0, None, None)
+
+
+def test_a_scan_that_fails_is_said_and_costs_nothing(tmp_path: Path) -> None:
+    settings = settings_from(compose_config(["scan_final_model=true", "arms=[clean]"]))
+    run = SyntheticRun(arms=("clean",)).write(tmp_path / "run")  # it has no checkpoints
+    (run / "config.yaml").write_text(yaml.safe_dump(dict(settings.config)), encoding="utf-8")
+    said = StringIO()
+    scan_finished(run, settings, Console(file=said, width=400))
+    assert "The final models were not scanned: No arm of" in said.getvalue()
+    assert f"Again: fl-shield audit {run}" in said.getvalue()
+    assert not (run / FOUND).exists()
