@@ -95,9 +95,7 @@ def _compose(overrides: Sequence[str], config_dir: str | None, name: str) -> Dic
 
 
 def _check_known(overrides: Sequence[str], primary: str, *, has_own_folder: bool) -> None:
-    groups = config_groups() if primary == "config" else {}
-    if primary == STUDIES:
-        groups = {STUDIES: _options(FOLDER / STUDIES)}
+    groups = {group: _options(FOLDER / group) for group in _groups_of(primary)}
     keys = {*groups, *_primary_keys(primary)}
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -119,6 +117,13 @@ def _check_known(overrides: Sequence[str], primary: str, *, has_own_folder: bool
 def _primary_keys(name: str) -> set[str]:
     primary = OmegaConf.load(FOLDER / f"{name}.yaml")
     return {str(key) for key in primary if key != "defaults"}
+
+
+def _groups_of(name: str) -> set[str]:
+    """Return the groups that a primary configuration chooses from."""
+    primary = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
+    defaults = primary.get("defaults", []) if isinstance(primary, dict) else []
+    return {str(group) for entry in defaults if entry != "_self_" for group in entry}
 
 
 def _one_sentence(

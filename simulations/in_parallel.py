@@ -21,8 +21,9 @@ def in_parallel(
     """Yield each job with what it came to, as they finish.
 
     Args:
-        work: What to do with a job; it runs in another process unless `workers` is 1. What it
-            raises is yielded, a configuration error among it, and so is the death of a process.
+        work: What to do with a job; it runs in another process unless `is_in_process` says
+            otherwise, and is sent there once, with all that it refers to. What it raises is
+            yielded, a configuration error among it, and so is the death of a process.
         jobs: The jobs.
         workers: Processes on this machine. With `RAY_ADDRESS` set, Ray's cluster decides instead.
         gpus: GPUs that a job takes; below 1 for several jobs on one.
@@ -30,7 +31,7 @@ def in_parallel(
     Raises:
         FlShieldError: if Ray cannot start, or its cluster cannot be reached.
     """
-    if not is_cluster() and (workers == 1 or len(jobs) < 2):
+    if is_in_process(workers, len(jobs)):
         for job in jobs:
             yield job, _attempt(work, job)
         return
@@ -40,7 +41,8 @@ def in_parallel(
     start_ray(workers)
     try:
         task: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=1)(_attempt)
-        waiting: dict[Any, Job] = {task.remote(work, job): job for job in jobs}
+        shared = ray.put(work)
+        waiting: dict[Any, Job] = {task.remote(shared, job): job for job in jobs}
         while waiting:
             (reference, *_), _ = ray.wait(list(waiting))
             job = waiting.pop(reference)
@@ -50,6 +52,11 @@ def in_parallel(
                 yield job, error
     finally:
         ray.shutdown()
+
+
+def is_in_process(workers: int, jobs: int) -> bool:
+    """Return whether `in_parallel` does so many jobs in this process, without Ray."""
+    return not is_cluster() and (workers == 1 or jobs < 2)
 
 
 def is_cluster() -> bool:

@@ -2,7 +2,7 @@
 
 Every network has a checkpoint, so that a training that was stopped goes on where it was. Networks
 are trained in parallel with Ray when there is more than one worker; with `RAY_ADDRESS` set, on the
-cluster, if `out` is a folder that its machines share.
+cluster, if `out` is a folder that its machines share. It is tracked as simulations are.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import platform
 import shlex
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,17 @@ from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
 from fl_shield.detector.features import FeatureSpec
+from fl_shield.detector.meta_detector import MetaDetector
 from fl_shield.detector.set_network import SetNetwork
 from fl_shield.detector.store import save_detector
-from fl_shield.errors import ConfigurationError, expected, raise_all, unknown
-from fl_shield.meta.calibrate import calibrate_across
+from fl_shield.errors import ConfigurationError, FlShieldError, expected, raise_all, unknown
+from fl_shield.meta.calibrate import Scored, judge_unseen, log_odds, mean_auroc
 from fl_shield.meta.settings import MetaTraining
 from fl_shield.meta.training import checked_features, member, train_network
 from fl_shield.shadow.table import EpisodeTable, read_tables
+from fl_shield.simulations.in_parallel import in_parallel, is_in_process
+from fl_shield.simulations.meta_tracking import start_tracker, track_detector, track_network
+from fl_shield.tracking import Tracker
 
 NAME = "meta-learned detector"
 
@@ -42,24 +47,34 @@ def meta_train(config: DictConfig, console: Console, overrides: Sequence[str] = 
     """
     started = time.monotonic()
     settings = settings_of(config)
-    tables = tables_of(config)
+    tables, unseen = tables_of(config)
     spec = checked_features(tables, settings.leave_out)
     out = Path(config.out).expanduser().absolute()
     console.print(
         f"{len(tables)} rounds of {', '.join(sorted({t.domain for t in tables}))}; "
         f"{len(spec.names)} descriptors; {settings.networks} networks"
     )
-    networks = _train(tables, spec, settings, out / "checkpoints", config, console)
+    tracker = start_tracker(config, out)
+    networks = _train(tables, spec, settings, out / "checkpoints", config, console, tracker)
     command = shlex.join(["fl-shield", "meta-train", *overrides])
     card = facts_of_training(
         tables, settings, list(config.held_out), float(config.false_alarms), command
     )
+    aurocs: dict[str, float | None] = {}
     if config.calibrate:
         console.print("threshold: each data set is scored by networks trained on the others …")
-        card["calibration"] = asdict(calibrate_across(tables, settings, config.false_alarms))
+        calibration, aurocs = judge_unseen(tables, settings, config.false_alarms)
+        card["calibration"] = asdict(calibration)
+    card["unseen_auroc"] = aurocs | _aurocs(MetaDetector(networks, spec), unseen)
     card["seconds"] = round(time.monotonic() - started, 1)
     save_detector(out, networks, spec, card)
+    track_detector(tracker, card)
+    for domain, area in card["unseen_auroc"].items():
+        shown = "–" if area is None else f"{area:.3f}"
+        console.print(f"AUROC in a round of {domain}, not trained on: {shown}", highlight=False)
     console.print(f"detector: {out}")
+    if tracker.folder is not None:
+        console.print(f"W&B runs: {tracker.folder}", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -80,8 +95,8 @@ def settings_of(config: DictConfig) -> MetaTraining:
     return MetaTraining(**{field.name: config[field.name] for field in fields(MetaTraining)})
 
 
-def tables_of(config: DictConfig) -> list[EpisodeTable]:
-    """Return the rounds to learn from.
+def tables_of(config: DictConfig) -> tuple[list[EpisodeTable], list[EpisodeTable]]:
+    """Return the rounds to learn from, and those of the data sets that are held out.
 
     Raises:
         ConfigurationError: if there are none, or `held_out` names a data set that is not there.
@@ -105,7 +120,7 @@ def tables_of(config: DictConfig) -> list[EpisodeTable]:
         raise ConfigurationError(
             expected("held_out", f"to leave one of {', '.join(known)}", ", ".join(held_out))
         )
-    return kept
+    return kept, [table for table in tables if table.domain in held_out]
 
 
 def facts_of_training(
@@ -149,64 +164,74 @@ def _train(
     checkpoints: Path,
     config: DictConfig,
     console: Console,
+    tracker: Tracker,
 ) -> list[SetNetwork]:
     files = [checkpoints / f"network-{i}.safetensors" for i in range(settings.networks)]
     if not config.resume:
         for file in files:
             file.unlink(missing_ok=True)
-    members = [member(settings, index) for index in range(settings.networks)]
-    if config.workers > 1:
-        return _in_parallel(tables, spec, members, files, int(config.workers), console)
+    jobs = [NetworkJob(index, member(settings, index), file) for index, file in enumerate(files)]
     with Progress(
         *Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=console
     ) as bar:
-        task = bar.add_task("training", total=settings.steps * settings.networks)
-        networks = []
-        for index, (one, file) in enumerate(zip(members, files, strict=True)):
-            before = index * settings.steps
+        task = bar.add_task("training", total=settings.steps * len(jobs))
 
-            def show(step: int, loss: float, before: int = before) -> None:
-                bar.update(task, completed=before + step, description=f"training, loss {loss:.3f}")
+        def show(index: int, step: int, loss: float) -> None:
+            done = index * settings.steps + step
+            bar.update(task, completed=done, description=f"training, loss {loss:.3f}")
 
-            networks.append(train_network(tables, spec, one, show, file))
-        bar.update(task, completed=settings.steps * settings.networks)
-    return networks
-
-
-def _in_parallel(
-    tables: Sequence[EpisodeTable],
-    spec: FeatureSpec,
-    members: Sequence[MetaTraining],
-    files: Sequence[Path],
-    workers: int,
-    console: Console,
-) -> list[SetNetwork]:
-    import ray
-
-    from fl_shield.simulations.in_parallel import start_ray
-
-    start_ray(workers)
-    try:
-        shared = ray.put(list(tables))
-        remote: Any = ray.remote(num_cpus=1)(_one)
-        pending = [
-            remote.remote(shared, spec, one, file) for one, file in zip(members, files, strict=True)
-        ]
-        order = {reference: index for index, reference in enumerate(pending)}
+        workers = int(config.workers)
+        watch = show if is_in_process(workers, len(jobs)) else None  # it cannot leave this process
         networks: dict[int, SetNetwork] = {}
-        with Progress(console=console) as bar:
-            task = bar.add_task("networks", total=len(members))
-            while pending:
-                ready, pending = ray.wait(pending)
-                networks[order[ready[0]]] = ray.get(ready[0])
-                bar.advance(task)
-        return [networks[index] for index in range(len(members))]
-    finally:
-        ray.shutdown()
+        for job, outcome in in_parallel(partial(_one, tables, spec, watch), jobs, workers):
+            networks[job.index] = _checked(outcome)
+            track_network(tracker, job.index, job.checkpoint)
+            bar.update(task, completed=settings.steps * len(networks))
+    return [networks[index] for index in range(len(jobs))]
+
+
+@dataclass(frozen=True)
+class NetworkJob:
+    """One network to train, and the file that keeps how far it has come."""
+
+    index: int
+    settings: MetaTraining
+    checkpoint: Path
 
 
 def _one(
-    tables: Sequence[EpisodeTable], spec: FeatureSpec, settings: MetaTraining, file: Path
+    tables: Sequence[EpisodeTable],
+    spec: FeatureSpec,
+    watch: Callable[[int, int, float], None] | None,
+    job: NetworkJob,
 ) -> SetNetwork:
-    torch.set_num_threads(1)
-    return train_network(tables, spec, settings, checkpoint=file)
+    """Train one network, telling `watch` of every step; without it, as one process of several."""
+    if watch is None:
+        torch.set_num_threads(1)
+    progress = None if watch is None else partial(watch, job.index)
+    return train_network(tables, spec, job.settings, progress, job.checkpoint)
+
+
+def _checked(outcome: SetNetwork | Exception) -> SetNetwork:
+    """Return a trained network.
+
+    Raises:
+        FlShieldError: as the training raised it, or if its process died.
+    """
+    if isinstance(outcome, SetNetwork):
+        return outcome
+    if type(outcome).__module__.startswith("ray."):
+        raise FlShieldError(
+            f"The process of a network died ({str(outcome).strip().splitlines()[0]}). What is "
+            "trained is kept: run the same command again, with fewer workers if memory ran out."
+        ) from outcome
+    raise outcome
+
+
+def _aurocs(detector: MetaDetector, tables: Sequence[EpisodeTable]) -> dict[str, float | None]:
+    """Return the mean AUROC of a round for each data set; not of tables that it cannot read."""
+    rounds: dict[str, list[Scored]] = {}
+    for table in tables:
+        if set(detector.spec.names) & set(table.names):
+            rounds.setdefault(table.domain, []).append((log_odds(detector, table), table.malicious))
+    return {domain: mean_auroc(found) for domain, found in sorted(rounds.items())}

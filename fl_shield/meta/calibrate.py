@@ -18,7 +18,11 @@ from fl_shield.detector.meta_detector import Calibration, MetaDetector
 from fl_shield.errors import ConfigurationError, expected
 from fl_shield.meta.settings import MetaTraining
 from fl_shield.meta.training import train_detector
+from fl_shield.metrics.detection import auroc
 from fl_shield.shadow.table import EpisodeTable
+
+Scored = tuple[NDArray[np.float64], NDArray[np.bool_]]
+"""A round: log-odds of its clients, and which are malicious; `(clients,)` each."""
 
 
 def calibrate_across(
@@ -26,10 +30,24 @@ def calibrate_across(
 ) -> Calibration:
     """Return the calibration of a detector trained on `tables` with `settings`.
 
+    Args and errors are those of `judge_unseen`.
+    """
+    return judge_unseen(tables, settings, false_alarms)[0]
+
+
+def judge_unseen(
+    tables: Sequence[EpisodeTable], settings: MetaTraining, false_alarms: float = 0.01
+) -> tuple[Calibration, dict[str, float | None]]:
+    """Return the calibration, and how well each data set is judged by networks without it.
+
     Args:
         tables: Training rounds of two data sets or more.
         settings: How the detector is trained; every fold is trained alike.
         false_alarms: Share of honest updates that may be flagged.
+
+    Returns:
+        The calibration of a detector that is trained on all of `tables`, and `mean_auroc` by data
+        set.
 
     Raises:
         ConfigurationError: if there is one data set only, or too few honest updates.
@@ -39,7 +57,10 @@ def calibrate_across(
         others = [table for table in tables if table.domain != domain]
         return MetaDetector(*train_detector(others, settings))
 
-    return hardest(benign_log_odds(tables, without), false_alarms)
+    found = unseen_log_odds(tables, without)
+    benign = {domain: _benign(rounds) for domain, rounds in found.items()}
+    aurocs = {domain: mean_auroc(rounds) for domain, rounds in found.items()}
+    return hardest(benign, false_alarms), aurocs
 
 
 def hardest(
@@ -66,6 +87,22 @@ def benign_log_odds(
     Raises:
         ConfigurationError: if there is one data set only.
     """
+    found = unseen_log_odds(tables, without)
+    return {domain: _benign(rounds) for domain, rounds in found.items()}
+
+
+def unseen_log_odds(
+    tables: Sequence[EpisodeTable], without: Callable[[str], MetaDetector]
+) -> dict[str, list[Scored]]:
+    """Return the log-odds of every round by data set, under detectors that never saw it.
+
+    Args:
+        tables: Rounds of two data sets or more.
+        without: Returns an uncalibrated detector that was not trained on a data set.
+
+    Raises:
+        ConfigurationError: if there is one data set only.
+    """
     domains = sorted({table.domain for table in tables})
     if len(domains) < 2:
         raise ConfigurationError(
@@ -75,8 +112,22 @@ def benign_log_odds(
     for domain in domains:
         detector = without(domain)
         own = [table for table in tables if table.domain == domain]
-        found[domain] = np.concatenate([log_odds(detector, t)[~t.malicious] for t in own])
+        found[domain] = [(log_odds(detector, table), table.malicious) for table in own]
     return found
+
+
+def mean_auroc(rounds: Sequence[Scored]) -> float | None:
+    """Return the mean, over rounds with attackers, of the area under the ROC curve in the round.
+
+    A number in [0, 1]; None if no round has clients of both kinds.
+    """
+    found = [auroc(odds.tolist(), malicious.tolist()) for odds, malicious in rounds]
+    known = [area for area in found if area is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _benign(rounds: Sequence[Scored]) -> NDArray[np.float64]:
+    return np.concatenate([odds[~malicious] for odds, malicious in rounds])
 
 
 def log_odds(detector: MetaDetector, table: EpisodeTable) -> NDArray[np.float64]:

@@ -19,6 +19,9 @@ from fl_shield.meta.course import Course
 
 FORMAT = "fl_shield.meta_training"
 
+LOSSES = "losses"
+"""Tensor of the losses of the steps taken; checkpoints of before it was kept have none."""
+
 
 def save_course(file: Path, course: Course) -> None:
     """Write a checkpoint, whole or not at all."""
@@ -28,6 +31,7 @@ def save_course(file: Path, course: Course) -> None:
         tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in entries.items()}
     tensors["random.torch"] = torch.get_rng_state()
     tensors["random.columns"] = course.generator.get_state()
+    tensors[LOSSES] = torch.tensor(course.losses, dtype=torch.float64)
     facts = {
         "format": FORMAT,
         "training": _fingerprint(course),
@@ -72,9 +76,25 @@ def load_course(file: Path, course: Course) -> None:
         course.rng.bit_generator.state = facts["random"]
         course.generator.set_state(tensors["random.columns"])
         torch.set_rng_state(tensors["random.torch"])
+        course.losses = tensors[LOSSES].tolist() if LOSSES in tensors else []
         course.done = int(facts["done"])
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise StateError(f"{file} is damaged: {error!r}. Delete it to start again.") from error
+
+
+def read_losses(file: Path) -> dict[int, float]:
+    """Return the losses that a checkpoint holds, step (from 1) to loss.
+
+    Raises:
+        StateError: if the file is missing or damaged.
+    """
+    try:
+        with safe_open(file, framework="pt") as archive:
+            done = int(json.loads((archive.metadata() or {})["facts"])["done"])
+            losses = archive.get_tensor(LOSSES).tolist() if LOSSES in archive.keys() else []  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise StateError(f"{file} is damaged: {error!r}. Delete it to start again.") from error
+    return dict(enumerate(losses, start=done - len(losses) + 1))
 
 
 def _fingerprint(course: Course) -> str:

@@ -28,6 +28,8 @@ class Course:
         done: Steps taken.
         rng: Draws rounds.
         generator: Draws hidden columns.
+        losses: Of the steps taken, in order; only of the last ones, if the course goes on from a
+            checkpoint that kept none.
     """
 
     def __init__(self, episodes: Episodes, spec: FeatureSpec, settings: MetaTraining) -> None:
@@ -44,6 +46,7 @@ class Course:
             self.optimiser, settings.learning_rate, total_steps=settings.steps
         )
         self.done = 0
+        self.losses: list[float] = []
 
     def step(self) -> float:
         """Take one outer step and return its loss."""
@@ -54,4 +57,5 @@ class Course:
         self.optimiser.step()
         self.schedule.step()
         self.done += 1
+        self.losses.append(loss)
         return loss

@@ -24,5 +24,5 @@ class NoTracker:
     def log_scores(self, round_number: int, scores: Mapping[str, Sequence[float]]) -> None:
         """Do nothing."""
 
-    def finish_arm(self, summary: Mapping[str, float | None]) -> None:
+    def finish_arm(self, summary: Mapping[str, Any]) -> None:
         """Do nothing."""

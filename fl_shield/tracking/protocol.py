@@ -8,7 +8,11 @@ from typing import Any, Protocol
 
 
 class Tracker(Protocol):
-    """Receives the figures of a run as they arise."""
+    """Receives the figures of a run as they arise.
+
+    The run is a simulation, its arms and their rounds; or a meta-training, its networks and their
+    steps, and an arm more for the detector that they make up.
+    """
 
     @property
     def folder(self) -> Path | None:
@@ -30,5 +34,5 @@ class Tracker(Protocol):
     def log_scores(self, round_number: int, scores: Mapping[str, Sequence[float]]) -> None:
         """Track the distribution of suspicion scores, by kind of client."""
 
-    def finish_arm(self, summary: Mapping[str, float | None]) -> None:
-        """End the present arm with its final figures."""
+    def finish_arm(self, summary: Mapping[str, Any]) -> None:
+        """End the present arm with its final figures, JSON-ready; None is left out."""

@@ -101,7 +101,7 @@ class WandbTracker:
         }
         self._send(lambda run: run.log(histograms, step=round_number))
 
-    def finish_arm(self, summary: Mapping[str, float | None]) -> None:
+    def finish_arm(self, summary: Mapping[str, Any]) -> None:
         """Close the W&B run of the arm."""
 
         def close(run: Any) -> None:

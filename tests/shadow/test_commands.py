@@ -18,7 +18,7 @@ TINY = [
     "ranges.cohort=[5]", "ranges.samples=[30,40]", "ranges.rounds=1", "ranges.epochs=[1,1]",
     "ranges.attacker_share=[0.3,0.4]", "ranges.clean_share=0.0",
 ]  # fmt: skip
-QUICK = ["steps=20", "networks=2", "rounds=4", "calibrate=false"]
+QUICK = ["steps=20", "networks=2", "rounds=4", "calibrate=false", "tracking=none"]
 SHARED = Path(os.environ.get("FL_SHIELD_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
