@@ -12,7 +12,7 @@ export FLWR_TELEMETRY_ENABLED ?= 0
 export FLWR_DISABLE_UPDATE_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint types format browser results-demo results-detector results-potency results-headline results-papers results-models results-hostile results-soak results-cost clean
+.PHONY: help install demo test test-fast lint types format browser results-demo results-detector results-potency results-headline results-engines results-papers results-models results-hostile results-soak results-cost clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ results-potency: $(STAMP) ## which attacks work -> docs/results/potency.csv: DAT
 
 results-headline: $(STAMP) ## every defence against every attack -> docs/results/headline.csv: DATA=dir ARGS='…'
 	$(BIN)/python -m benchmarks.headline data_root=$(abspath $(DATA)) workers=$(WORKERS) $(ARGS)
+
+results-engines: $(STAMP) ## what Flower's engine costs beside training -> docs/results/engines.json
+	$(BIN)/python -m benchmarks.engines
 
 results-cost: $(STAMP) ## time and memory of the shield -> docs/results/cost.json: DATA=dir
 	$(BIN)/python -m benchmarks.cost --data $(DATA)

@@ -126,7 +126,7 @@ def simulate(
                     server_app=make_server_app(run),
                     client_app=make_client_app(settings),
                     num_supernodes=settings.num_clients,
-                    backend_config=_backend(settings),
+                    backend_config=backend_config(settings),
                 )
         except Exception as error:
             failures.append(error)
@@ -219,7 +219,8 @@ def _is_in_process(settings: Settings) -> bool:
     return settings.config.get("engine") == "in_process"
 
 
-def _backend(settings: Settings) -> dict[str, dict[str, Any]]:
+def backend_config(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return what Flower's simulation engine is told of this machine."""
     simulation = settings.config["simulation"]
     cores = simulation["num_cpus"] or len(os.sched_getaffinity(0))
     return {
