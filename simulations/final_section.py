@@ -16,6 +16,11 @@ from fl_shield.simulations.final_models import (
     read_final_models,
 )
 
+ONLY_INPUTS = (
+    "No model was judged as a whole: no scanner for that was named, and by default there is one "
+    "for images of three classes or more alone."
+)
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -95,11 +100,12 @@ def section_of(subjects: Sequence[Subject], headings: tuple[str, ...]) -> Sectio
                 f"{', '.join(subject.labels)}: the findings are those of round {model.round}, the "
                 f"run is at round {subject.round}. Scan it again: {audit_command(subject.folder)}"
             )
+    unjudged = [ONLY_INPUTS] if inputs and not models else []
     return Section(
         headings=headings,
         models=tuple(models),
         inputs=tuple(inputs),
-        notes=(*dict.fromkeys(_settings(f) for f in findings.values()), *notes),
+        notes=(*dict.fromkeys(_settings(f) for f in findings.values()), *unjudged, *notes),
         missing=_missing(unscanned, subjects),
         command=audit_command(unscanned[0].folder) if unscanned else "",
         damage=tuple(damage.values()),

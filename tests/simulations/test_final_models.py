@@ -36,6 +36,8 @@ from fl_shield.simulations.final_scan import scan_finished
 from fl_shield.simulations.report import build_report
 from fl_shield.simulations.reporting import report_runs
 from fl_shield.simulations.settings import settings_from
+from fl_shield.simulations.study_cells import Cell
+from fl_shield.simulations.study_job import Job, play
 from fl_shield.simulations.study_state import state_of
 from tests.simulations._run_folders import NUM_ROUNDS, SyntheticRun
 
@@ -253,3 +255,36 @@ def test_a_scan_that_fails_is_said_and_costs_nothing(tmp_path: Path) -> None:
     assert "The final models were not scanned: No arm of" in said.getvalue()
     assert f"Again: fl-shield audit {run}" in said.getvalue()
     assert not (run / FOUND).exists()
+
+
+def test_models_that_were_judged_at_their_inputs_only_say_so(tmp_path: Path) -> None:
+    run = SyntheticRun(arms=("defended",)).write(tmp_path / "run")
+    replace(FINDINGS, shadows=0, models=FINDINGS.models[2:]).write(run)
+    page = build_report(run).read_text(encoding="utf-8")
+    assert "No model was judged as a whole" in page
+    assert 'id="final-models"' not in page
+    assert len(rows(page, "final-inputs")) == 1
+
+
+@pytest.mark.slow
+def test_a_cell_of_a_study_is_scanned_where_it_was_played(tmp_path: Path) -> None:
+    """Texts of two classes: no scanner of whole models, but one of inputs."""
+    for name, count in (("train", 300), ("test", 60)):
+        texts = [
+            f"{'warm bright' if k % 2 else 'cold dark'} film number {k % 7}" for k in range(count)
+        ]
+        lines = [f"{text},{'ny'[k % 2]}" for k, text in enumerate(texts)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    overrides = ["data=text_csv", f"data.path={tmp_path}", "model=text_cnn", "tracking=none"]
+    overrides += ["trigger.words=[number]"]
+    overrides += ["rounds=1", "num_clients=3", "attackers=0", "arms=[clean]", "defence=none"]
+    overrides += ["probes.num_samples=24", "scan_final_model=true"]
+    cell = Cell(data="texts", attack="clean", trigger="", attackers=0, defence="none", seed=0)
+    play(Job("one", cell, tuple(overrides), tmp_path / "cell"))
+    found = read_final_models(tmp_path / "cell")
+    assert found is not None
+    (model,) = found.models
+    assert (model.name, model.round, model.suspected) == ("clean", 1, None)
+    assert [one.scanner for one in model.inputs] == ["meta_shield"]
+    log = (tmp_path / "cell" / "progress.log").read_text(encoding="utf-8")
+    assert f"Findings on the final models: {tmp_path / 'cell' / FOUND}." in log
