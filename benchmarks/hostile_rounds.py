@@ -21,6 +21,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from rich.progress import track
 
+from fl_shield.atomic import draft_of
 from tests.strategies._hostile_rounds import PLANS, Plan, Tally, play
 from tests.strategies._hostility import HOSTILE, KINDS, ODD
 
@@ -117,8 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for number in track(range(10 * expected), "Driving hostile rounds", total=expected):
         file = chosen.cache / f"{number:04d}.json"
         if not file.exists():
-            file.with_suffix(".part").write_text(json.dumps(drive(number)))
-            file.with_suffix(".part").replace(file)
+            found = drive(number)
+            with draft_of(file) as draft:
+                draft.write_text(json.dumps(found))
         chunks.append(json.loads(file.read_text()))
         if sum(chunk["rounds"] for chunk in chunks) >= chosen.rounds:
             break

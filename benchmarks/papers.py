@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from torch import Tensor
 from benchmarks.papers_shadow import Detectors, play_tasks, tables_of
 from benchmarks.papers_tables import write_results
 from benchmarks.papers_victims import ATTACKS, RECIPES, Victim, parts_of, task_of, victim
+from fl_shield.atomic import draft_of
 from fl_shield.data.sampling import stratified_indices
 from fl_shield.data.task import Split, Task, model_inputs
 from fl_shield.metrics.detection import auroc
@@ -220,10 +220,8 @@ class Study:
 
 
 def _write(file: Path, known: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.{os.getpid()}.part")
-    draft.write_text(json.dumps(known, indent=1), encoding="utf-8")
-    os.replace(draft, file)
+    with draft_of(file) as draft:
+        draft.write_text(json.dumps(known, indent=1), encoding="utf-8")
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ same samples. Everything follows from data set, attack and number; weights are k
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from fl_shield.atomic import draft_of
 from fl_shield.data.task import Split, Task, TaskSpec, model_inputs
 from fl_shield.metrics.backdoor import accuracy
 from fl_shield.models.cifar_cnn import CifarCnn
@@ -180,8 +180,6 @@ def success(model: nn.Module, task: Task, setting: Contamination) -> float:
 
 
 def _save(file: Path, model: nn.Module, facts: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.{os.getpid()}.part")
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, draft, metadata={"facts": json.dumps(facts)})
-    os.replace(draft, file)
+    with draft_of(file) as draft:
+        save_file(state, draft, metadata={"facts": json.dumps(facts)})

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -156,8 +155,10 @@ def _audit_captures(folder: Path, options: argparse.Namespace) -> tuple[dict[str
         find_captures,
         summarise_findings,
     )
+    from fl_shield.detector import columns_of
     from fl_shield.errors import ConfigurationError, expected
     from fl_shield.inspection import Inspector
+    from fl_shield.probes.probe_set import MAX_PROBES
     from fl_shield.simulations.audit_inputs import import_model, read_model, read_probes
 
     if (options.model is None) == (options.model_file is None):
@@ -182,8 +183,9 @@ def _audit_captures(folder: Path, options: argparse.Namespace) -> tuple[dict[str
     else:
         model = read_model(Path(options.model_file).expanduser(), probes)
     inspector = Inspector(
-        model, probes, final_layer=options.final_layer, device=_device(options.device)
-    )
+        model, probes.limited(MAX_PROBES), columns=columns_of(detector),
+        final_layer=options.final_layer, device=_device(options.device),
+    )  # fmt: skip
     policy = audit_policy(detector, options.threshold, options.evidence_threshold)
     findings = audit_captures(captures, inspector, detector, policy)
     clients = summarise_findings(findings)
@@ -372,13 +374,13 @@ def _finding_record(finding: Finding) -> dict[str, Any]:
 
 
 def _write(file: Path, report: dict[str, Any]) -> None:
+    from fl_shield.atomic import draft_of
     from fl_shield.errors import ConfigurationError, expected
 
-    draft = file.with_name(f".{file.name}.{os.getpid()}.part")
+    text = json.dumps(report, indent=1, allow_nan=False)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(draft, file)
+        with draft_of(file) as draft:
+            draft.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(
             expected("--json", "a file that can be written", str(file), f"{error}.")

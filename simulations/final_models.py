@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fl_shield.atomic import draft_of
 from fl_shield.errors import StateError
 
 FOUND = "audit.json"
@@ -118,11 +118,10 @@ class FinalModels:
             StateError: if the folder cannot be written to.
         """
         file = folder / FOUND
-        draft = folder / f".{FOUND}.{os.getpid()}.part"
+        text = json.dumps(self.record(), indent=1, allow_nan=False)
         try:
-            text = json.dumps(self.record(), indent=1, allow_nan=False)
-            draft.write_text(text + "\n", encoding="utf-8")
-            os.replace(draft, file)
+            with draft_of(file) as draft:
+                draft.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
             raise StateError(
                 f"The findings cannot be written to {file} ({error.strerror}). Make room or give "

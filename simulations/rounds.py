@@ -20,6 +20,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fl_shield.atomic import draft_of
 from fl_shield.errors import FlShieldError, StateError
 from fl_shield.judge.verdict import Decision, Verdict
 from fl_shield.metrics.backdoor import accuracy, attack_success_rate
@@ -237,9 +238,8 @@ def _known_nodes(folder: Path) -> dict[str, int]:
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file that is either the old one or the new one, whenever the power goes."""
-    temporary = file.with_suffix(".part")
-    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    temporary.replace(file)
+    with draft_of(file) as draft:
+        draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def _rename(state: Any, names: Mapping[str, str]) -> Any:
@@ -270,6 +270,5 @@ def _cut_after(file: Path, round_number: int, renamed: Mapping[str, str]) -> Non
                 kept.append(json.dumps(_rename(record, renamed)))
         except (ValueError, KeyError, TypeError):
             continue  # torn by the interruption
-    temporary = file.with_suffix(".part")
-    temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    temporary.replace(file)
+    with draft_of(file) as draft:
+        draft.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

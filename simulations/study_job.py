@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from fl_shield.atomic import draft_of
 from fl_shield.errors import FlShieldError, StateError
 from fl_shield.simulations.composing import compose_config
 from fl_shield.simulations.settings import Settings, settings_from
@@ -145,9 +146,8 @@ def measure_reference(reference: Reference) -> dict[str, float | None]:
             model.eval()
             attack = federation.attack_against(model, settings.rounds)
             rates[name] = attack_success_rate(model, federation.task.test, attack)
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(rates, indent=1) + "\n", encoding="utf-8")
-    part.replace(file)
+    with draft_of(file) as draft:
+        draft.write_text(json.dumps(rates, indent=1) + "\n", encoding="utf-8")
     return rates
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
+from fl_shield.atomic import draft_of
 from fl_shield.simulations.arms import ARMS
 from fl_shield.simulations.run_folder import Arm, Round, read_run_folder
 from fl_shield.simulations.settings import Settings
@@ -46,9 +46,8 @@ def write_summary(folder: Path, settings: Settings) -> dict[str, Any]:
             arm.name: arm_figures(arms[arm.name]) for arm in settings.arms if arm.name in arms
         },
     }
-    temporary = folder / "summary.json.part"
-    temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / "summary.json")
+    with draft_of(folder / "summary.json") as draft:
+        draft.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from fl_shield.atomic import draft_of
 from fl_shield.errors import StateError
 
 KEPT = 2
@@ -195,14 +195,5 @@ def _formed(kind: str, named: dict[str, NDArray[Any]]) -> OptimiserState:
 
 
 def _replace(file: Path, content: bytes) -> None:
-    temporary = file.with_suffix(file.suffix + ".part")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, file)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name survives a power cut only once its folder is on disk
-    finally:
-        os.close(folder)
+    with draft_of(file, durable=True) as draft:
+        draft.write_bytes(content)

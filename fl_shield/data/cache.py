@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fl_shield.atomic import draft_of
 from fl_shield.data.task import Split
 
 FORMAT = "2"
@@ -107,13 +108,7 @@ def _read(file: Path) -> Entry | None:
 
 
 def _write(file: Path, tensors: Mapping[str, Tensor], text: dict[str, str]) -> None:
-    temporary: str | None = None
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".part")
-        os.close(handle)
-        save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, metadata=text)
-        os.replace(temporary, file)
-    except (OSError, SafetensorError):  # a full or read-only disk costs time, not the run
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    # A full or read-only disk costs time, not the run.
+    with suppress(OSError, SafetensorError), draft_of(file) as draft:
+        save_file(contiguous, draft, metadata=text)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from fl_shield.atomic import draft_of
 from fl_shield.detector.features import FeatureSpec
 from fl_shield.detector.meta_detector import Calibration, MetaDetector
 from fl_shield.detector.set_network import SetNetwork
@@ -213,6 +213,5 @@ def _fingerprint(spec: FeatureSpec) -> str:
 
 
 def _replace(file: Path, content: bytes) -> None:
-    draft = file.with_name(f".{file.name}.{os.getpid()}.part")
-    draft.write_bytes(content)
-    os.replace(draft, file)
+    with draft_of(file) as draft:
+        draft.write_bytes(content)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fl_shield.atomic import draft_of
 from fl_shield.errors import StateError
 from fl_shield.meta.course import Course
 
@@ -40,11 +40,9 @@ def save_course(file: Path, course: Course) -> None:
         "schedule": _plain(course.schedule.state_dict()),
         "random": course.rng.bit_generator.state,
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.{os.getpid()}.part")
     contiguous = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(contiguous, draft, metadata={"facts": json.dumps(facts)})
-    os.replace(draft, file)
+    with draft_of(file) as draft:
+        save_file(contiguous, draft, metadata={"facts": json.dumps(facts)})
 
 
 def load_course(file: Path, course: Course) -> None:

@@ -10,7 +10,6 @@ A federation that is complete is not played again, so an interrupted generation 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from fl_shield.atomic import draft_of
 from fl_shield.cohort import Cohort
 from fl_shield.cohort_io import capture, replay
 from fl_shield.data.task import Split
@@ -93,9 +93,8 @@ def play(domain: Domain, seed: int, ranges: RecipeRanges, store: Path) -> Path:
         rounds.append(entry)
     facts = federation.recipe.facts() | {"trigger_legend": str(federation.trigger)}
     document = {"version": VERSION, "domain": domain.name, "facts": facts, "rounds": rounds}
-    draft = folder / f".{RUN_FILE}.part"
-    draft.write_text(json.dumps(document) + "\n", encoding="utf-8")
-    os.replace(draft, folder / RUN_FILE)  # last: a folder without it is played again
+    with draft_of(folder / RUN_FILE) as draft:  # last: a folder without it is played again
+        draft.write_text(json.dumps(document) + "\n", encoding="utf-8")
     return folder
 
 

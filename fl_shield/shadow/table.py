@@ -7,7 +7,6 @@ which are written once a round and read in bulk. Nothing is unpickled.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from fl_shield.atomic import draft_of
 from fl_shield.errors import StateError
 
 FORMAT = "fl_shield.episodes"
@@ -93,9 +93,8 @@ def write_tables(file: str | Path, tables: Sequence[EpisodeTable]) -> Path:
             }
         )
     metadata = {"format": FORMAT, "version": str(VERSION), "tables": json.dumps(heads)}
-    draft = target.with_name(f".{target.name}.{os.getpid()}.part")
-    save_file(arrays, draft, metadata=metadata)
-    os.replace(draft, target)
+    with draft_of(target) as draft:
+        save_file(arrays, draft, metadata=metadata)
     return target
 
 
