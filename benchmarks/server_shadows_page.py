@@ -53,7 +53,7 @@ def _row(
         poisoned += [score - lower >= threshold for score in figures["poisoned_shadows"]]
         for index, score in figures.get("alone", {}).items():
             alone.append(score)
-            alone_live.append(score - lower)
+            alone_live.append(score - max(lower, 0.0))  # as `Rehearsal.score` does
             alone_truth.append(each["malicious"][int(index)])
             same.append(figures["full"][int(index)])
     row: dict[str, Any] = {
@@ -95,7 +95,7 @@ def page(figures: Mapping[str, Any], command: str) -> str:
         "",
         f"One client among {figures['lent_shadows']} shadows of the server, against the same "
         "clients in their full cohorts. AUROC is pooled over clients; TPR and FPR are at the "
-        "detector's threshold, and with the live calibration.",
+        "detector's threshold, and with the live calibration, which here only ever raises it.",
         "",
         "| data | clean samples | clients (malicious) | AUROC in the cohort | AUROC alone "
         "| TPR | FPR | TPR live | FPR live |",

@@ -29,6 +29,7 @@ from fl_shield.inspection import Inspector
 from fl_shield.judge.evidence import DECAY, EvidenceBook
 from fl_shield.judge.judge import Judge
 from fl_shield.judge.policy import Policy
+from fl_shield.live.noise import WEAKER, NoiseProbes
 from fl_shield.live.rehearsal import Rehearsal
 from fl_shield.live.server_shadows import ServerShadows, ShadowSettings
 from fl_shield.probes.probe_set import Inputs, ProbeSet, as_probe_set
@@ -64,6 +65,7 @@ class MetaShield(Shielded):
         model: The federated model (its weights do not matter, its architecture does).
         probes: 16 to 128 clean samples that the server holds: a `ProbeSet`, a tensor, a mapping of
             tensors, or a pair `(inputs, labels)`.
+            Without any, `fl_shield.live.noise.NoiseProbes`, which is weaker.
         detector: Scores descriptors: an object, or the folder that `fl-shield meta-train` wrote;
             None takes the one that ships with fl_shield.
         inspector: Describes updates; None builds `fl_shield.inspection.Inspector`.
@@ -139,6 +141,8 @@ class MetaShield(Shielded):
                 expected("max_client_share", "above 0 and at most 1", max_client_share)
             )
         probe_set = as_probe_set(probes)
+        if isinstance(probes, NoiseProbes):
+            log.warning("%s", WEAKER)
         judges = as_detector(detector)
         judge = Judge(
             Policy(

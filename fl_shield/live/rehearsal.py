@@ -81,7 +81,10 @@ class Rehearsal:
 
     @property
     def shift(self) -> float:
-        """What is subtracted from the scores of clients; 0 as long as nothing is known."""
+        """What is subtracted from the scores of a full round; 0 as long as nothing is known.
+
+        In a round that was filled up with shadows it is never less than 0.
+        """
         shift = None if self.calibration is None else self.calibration.shift
         return 0.0 if shift is None else shift
 
@@ -150,7 +153,9 @@ class Rehearsal:
         table = DescriptorTable(
             found.table.names, found.table.raw[own], found.table.standardised[own]
         )
-        return Scored(table, found.scores[own] - self.shift, found.contributions[own], len(others))
+        # A client is no shadow: the live threshold may spare it, not condemn it.
+        scores = found.scores[own] - max(self.shift, 0.0)
+        return Scored(table, scores, found.contributions[own], len(others))
 
     def remarked(self, verdicts: Sequence[Verdict], found: Scored) -> list[Verdict]:
         """Return the verdicts, with a word on the shadows where they had a part in them.
