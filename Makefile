@@ -12,7 +12,7 @@ export FLWR_TELEMETRY_ENABLED ?= 0
 export FLWR_DISABLE_UPDATE_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint types format browser results-demo results-detector results-potency results-headline results-engines results-papers results-models results-hostile results-soak results-cost clean
+.PHONY: help install demo test test-fast lint types format browser results-demo results-detector results-potency results-headline results-engines results-papers results-models results-hostile results-soak results-shadows results-cost clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ results-hostile: $(STAMP) ## ten thousand hostile rounds -> docs/results/hostile
 
 results-soak: $(STAMP) ## a thousand clients, two hundred rounds -> docs/results/soak.json
 	$(BIN)/python -m benchmarks.soak --data $(DATA)
+
+results-shadows: $(STAMP) ## what the server's own shadows are worth -> docs/results/shadows.json: DATA=dir
+	$(BIN)/python -m benchmarks.server_shadows --data "$(DATA)" $(ARGS)
 
 results-potency: $(STAMP) ## which attacks work -> docs/results/potency.csv: DATA=dir ARGS='include=[…]'
 	$(BIN)/python -m benchmarks.potency data_root=$(abspath $(DATA)) workers=$(WORKERS) $(ARGS)

@@ -2,15 +2,15 @@
 
 Federations of the digits and the glyphs, with seeds that nothing else uses, are judged as whole
 cohorts, and their clients one by one among the server's shadows; the live calibration is held
-against the clients it was not made from. Finished federations are kept under `runs/shadows`, so
-that an interrupted run goes on. Writes `docs/results/shadows.json` and a page of tables.
+against the clients, of which it knows nothing. Finished federations are kept under `runs/shadows`,
+so that an interrupted run goes on. Writes `docs/results/shadows.json` and a page of tables.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from fl_shield.detector.store import read_card
 from fl_shield.inspection import Inspector
 from fl_shield.judge.policy import Policy
 from fl_shield.live.calibration import LiveCalibration
+from fl_shield.live.noise import NoiseProbes
 from fl_shield.live.rehearsal import Rehearsal
 from fl_shield.live.server_shadows import ServerShadows, ShadowSettings
 from fl_shield.shadow.describe import probe_set
@@ -118,20 +119,41 @@ def shifts(found: Mapping[str, Any]) -> dict[str, float | None]:
     return shifts
 
 
-def federations(domains: Sequence[str], data_root: str | None, work: Path) -> Iterator[Any]:
+def measure_noise(run: StoredRun, data_root: str | None) -> list[float]:
+    """Return the scores of the same clients by a server without any clean sample."""
+    domain = load_domain(run.domain, data_root)
+    model = domain.architectures[run.facts["architecture"]].model(domain.task.spec)
+    spec = domain.task.spec
+    inspector = Inspector(model, NoiseProbes(spec.input_shape, vocab_size=spec.vocab_size))
+    table = inspector.describe(run.cohort(run.rounds[-1]))
+    return [float(score) for score in default_detector().score(table)]
+
+
+def federations(
+    domains: Sequence[str], count: int, data_root: str | None, work: Path
+) -> Iterator[dict[str, Any]]:
     """Play and measure the federations that are not there yet, and yield what was found."""
     ranges = replace(EVALUATION, rounds=ROUNDS)
-    seeds = range(EVALUATION_SEED + FIRST_SEED, EVALUATION_SEED + FIRST_SEED + FEDERATIONS)
+    seeds = range(EVALUATION_SEED + FIRST_SEED, EVALUATION_SEED + FIRST_SEED + count)
     jobs = [(name, seed) for seed in seeds for name in domains]
     for name, seed in track(jobs, "Judging federations"):
-        file = work / f"{name}-{seed}.json"
-        if not file.is_file():
+
+        def played(name: str = name, seed: int = seed) -> StoredRun:
             domain = load_domain(name, data_root)
-            run = stored_run(play(domain, seed, ranges, work / "episodes"))
-            draft = file.with_suffix(".part")
-            draft.write_text(json.dumps(measure(run, data_root)) + "\n", encoding="utf-8")
-            draft.replace(file)
-        yield json.loads(file.read_text(encoding="utf-8"))
+            return stored_run(play(domain, seed, ranges, work / "episodes"))
+
+        found = kept(work / f"{name}-{seed}.json", lambda: measure(played(), data_root))
+        noise = kept(work / f"{name}-{seed}-noise.json", lambda: measure_noise(played(), data_root))
+        yield {**found, "noise": noise}
+
+
+def kept(file: Path, made: Callable[[], Any]) -> Any:
+    """Return what is in a JSON file, made and written first if it is not there."""
+    if not file.is_file():
+        draft = file.with_suffix(".part")
+        draft.write_text(json.dumps(made()) + "\n", encoding="utf-8")
+        draft.replace(file)
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -139,12 +161,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", default=None, help="folder of data sets that are files")
     parser.add_argument("--domains", default="digits,glyphs", help="names, separated by commas")
+    parser.add_argument("--federations", type=int, default=FEDERATIONS, help="of each data set")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "shadows")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     chosen.work.mkdir(parents=True, exist_ok=True)
-    found = list(federations(chosen.domains.split(","), chosen.data, chosen.work))
+    domains = chosen.domains.split(",")
+    found = list(federations(domains, chosen.federations, chosen.data, chosen.work))
     figures = {
         "detector_sha256": read_card(SHIPPED)["sha256"],
         "rate": RATE,
@@ -154,8 +178,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     chosen.output.mkdir(parents=True, exist_ok=True)
     (chosen.output / "shadows.json").write_text(json.dumps(figures, indent=1) + "\n")
-    (chosen.output / "shadows.md").write_text(page(figures, "make results-shadows"))
-    print(page(figures, "make results-shadows"))
+    command = "make results-shadows"
+    if chosen.federations != FEDERATIONS:
+        command += f" ARGS='--federations {chosen.federations}'"
+    (chosen.output / "shadows.md").write_text(page(figures, command))
+    print(page(figures, command))
 
 
 if __name__ == "__main__":

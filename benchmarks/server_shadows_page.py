@@ -23,9 +23,18 @@ def summed(
             where the samples are too few and the detector's own calibration stays.
         threshold: Score from which a client is flagged.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for domain in sorted({each["domain"] for each in found}):
         mine = [(f, s) for f, s in zip(found, shifts, strict=True) if f["domain"] == domain]
+        noise = [score for each, _ in mine for score in each["noise"]]
+        truth = [bad for each, _ in mine for bad in each["malicious"]]
+        rows.append(
+            {
+                "domain": domain, "samples": 0, "federations": len(mine), "clients": len(truth),
+                "malicious": sum(truth), "calibrated": 0, "power": None,
+                "full": _figures(noise, noise, truth, threshold),
+            }
+        )  # fmt: skip
         for samples in mine[0][0]["samples"]:
             pairs = [(f, s[samples]) for f, s in mine]
             rows.append(
@@ -117,15 +126,18 @@ def page(figures: Mapping[str, Any], command: str) -> str:
         "",
         f"Calibrated on {figures['rehearsed_shadows']} honest shadows of each round for a false "
         f"positive rate of {rate:g}; where the clean samples do not suffice, the detector's own "
-        "calibration stays. *Seen* is the share of poisoned shadows above the threshold.",
+        "calibration stays. *Seen* is the share of poisoned shadows above the threshold. Without "
+        "clean samples, clients are looked at through noise.",
         "",
-        "| data | clean samples | calibrated | AUROC | TPR | FPR | TPR live | FPR live | seen |",
+        "| data (clients, malicious) | clean samples | calibrated | AUROC | TPR | FPR "
+        "| TPR live | FPR live | seen |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in figures["rows"]:
         full = row["full"]
         lines.append(
-            f"| {row['domain']} | {row['samples']} | {row['calibrated']} of {row['federations']} | "
+            f"| {row['domain']} ({row['clients']}, {row['malicious']}) | {row['samples']} | "
+            f"{row['calibrated']} of {row['federations']} | "
             + " | ".join(
                 _shown(full[name]) for name in ("auroc", "tpr", "fpr", "live_tpr", "live_fpr")
             )
