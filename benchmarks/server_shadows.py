@@ -130,9 +130,17 @@ def measure_noise(run: StoredRun, data_root: str | None) -> list[float]:
 
 
 def federations(
-    domains: Sequence[str], count: int, data_root: str | None, work: Path
+    domains: Sequence[str], count: int, data_root: str | None, work: Path, detector: str
 ) -> Iterator[dict[str, Any]]:
-    """Play and measure the federations that are not there yet, and yield what was found."""
+    """Play and measure the federations that are not there yet, and yield what was found.
+
+    Args:
+        domains: Data sets.
+        count: Federations of each.
+        data_root: Folder of the data sets that are files.
+        work: Where federations are kept.
+        detector: Folder in it for the scores of this detector.
+    """
     ranges = replace(EVALUATION, rounds=ROUNDS)
     seeds = range(EVALUATION_SEED + FIRST_SEED, EVALUATION_SEED + FIRST_SEED + count)
     jobs = [(name, seed) for seed in seeds for name in domains]
@@ -142,8 +150,9 @@ def federations(
             domain = load_domain(name, data_root)
             return stored_run(play(domain, seed, ranges, work / "episodes"))
 
-        found = kept(work / f"{name}-{seed}.json", lambda: measure(played(), data_root))
-        noise = kept(work / f"{name}-{seed}-noise.json", lambda: measure_noise(played(), data_root))
+        file = work / detector / f"{name}-{seed}"
+        found = kept(file.with_suffix(".json"), lambda: measure(played(), data_root))
+        noise = kept(file.with_suffix(".noise.json"), lambda: measure_noise(played(), data_root))
         yield {**found, "noise": noise}
 
 
@@ -166,11 +175,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    chosen.work.mkdir(parents=True, exist_ok=True)
+    digest = read_card(SHIPPED)["sha256"]
+    (chosen.work / digest[:12]).mkdir(parents=True, exist_ok=True)
     domains = chosen.domains.split(",")
-    found = list(federations(domains, chosen.federations, chosen.data, chosen.work))
+    found = list(federations(domains, chosen.federations, chosen.data, chosen.work, digest[:12]))
     figures = {
-        "detector_sha256": read_card(SHIPPED)["sha256"],
+        "detector_sha256": digest,
         "rate": RATE,
         "lent_shadows": LENT.benign,
         "rehearsed_shadows": HONEST,
