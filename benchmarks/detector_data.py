@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from fl_shield.shadow.table import EpisodeTable, read_tables
@@ -15,48 +16,63 @@ from fl_shield.simulations.shadow import tables_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 
+TEACHER = ROOT / "benchmarks" / "detectors" / "all-descriptors"
+"""The detector that reads every descriptor, as `make results-detector SHIP=--ship` writes it."""
+
 JUDGED = ("mnist", "cifar10", "ag_news", "sst2", "digits")
 """Data sets of the evaluation."""
 
 LEARNED = ("ag_news", "cifar10", "digits", "docstrings", "glyphs", "mnist", "sst2")
 """Data sets that detectors are learned from."""
 
-FIRST, RUNS = 5, 60
-"""Training federations of each data set: the first seed and their number."""
+
+@dataclass(frozen=True)
+class Size:
+    """Federations of each data set: those of training, more potent ones, odd ones, evaluation."""
+
+    training: int
+    potent: int
+    odd: int
+    evaluation: int
+
+
+FULL, SMALL = Size(60, 15, 18, 20), Size(16, 6, 3, 12)
+"""What detectors are learned from, and what is enough to teach one by another."""
+
+FIRST = 5
+"""First seed of the training federations."""
 
 POTENT = {
     "digits": 11000, "mnist": 12000, "cifar10": 13000, "glyphs": 14000, "sst2": 15000,
     "ag_news": 16000, "docstrings": 17000,
 }  # fmt: skip
-POTENT_RUNS = 15
-"""Training federations in which more happens: first seeds and their number."""
+"""First seeds of the training federations in which more happens."""
 
 ODD = {
     "digits": 21000, "mnist": 22000, "cifar10": 23000, "glyphs": 24000, "sst2": 25000,
     "ag_news": 26000, "docstrings": 27000,
 }  # fmt: skip
-ODD_RUNS, ODDITY = 18, 0.4
-"""Training federations with many odd clients: first seeds, their number, and how many are odd."""
+ODDITY = 0.4
+"""First seeds of the training federations with many odd clients, and how many are odd."""
 
 EVALUATION = {"mnist": 100, "cifar10": 200, "ag_news": 300, "sst2": 400, "digits": 500}
-EVALUATION_RUNS = 20
-"""Federations of the evaluation: first seeds (after one million) and their number."""
+"""First seeds (after one million) of the federations of the evaluation."""
 
 
-def play_all(store: Path, data_root: Path, workers: int) -> None:
+def play_all(store: Path, data_root: Path, workers: int, size: Size = FULL) -> None:
     """Play and describe all federations; what is there is kept."""
     names = f"domains=[{','.join(LEARNED)}]"
-    training = [f"store={store / 'training'}", f"seed={FIRST}", f"runs={RUNS}", names]
+    training = [f"store={store / 'training'}", f"seed={FIRST}", f"runs={size.training}", names]
     _shadow([*training, "kind=training"], data_root, workers)
     for name, seed in POTENT.items():
-        potent = [f"store={store / 'training'}", f"seed={seed}", f"runs={POTENT_RUNS}"]
+        potent = [f"store={store / 'training'}", f"seed={seed}", f"runs={size.potent}"]
         _shadow([*potent, f"domains=[{name}]", "kind=potent"], data_root, workers)
     for name, seed in ODD.items():
-        odd = [f"store={store / 'training'}", f"seed={seed}", f"runs={ODD_RUNS}"]
+        odd = [f"store={store / 'training'}", f"seed={seed}", f"runs={size.odd}"]
         odd += [f"domains=[{name}]", "kind=potent", f"ranges.oddity={ODDITY}"]
         _shadow(odd, data_root, workers)
     for name, seed in EVALUATION.items():
-        judged = [f"store={store / 'evaluation'}", f"seed={seed}", f"runs={EVALUATION_RUNS}"]
+        judged = [f"store={store / 'evaluation'}", f"seed={seed}", f"runs={size.evaluation}"]
         judged += [f"domains=[{name}]", "kind=evaluation", "keep_weights=true"]
         _shadow(judged, data_root, workers)
 
@@ -73,6 +89,15 @@ def tables_of(folder: Path, clean_samples: int = 16) -> list[EpisodeTable]:
     """Return all rounds of a store."""
     files = sorted(tables_folder(folder, clean_samples).glob("*.safetensors"))
     return [table for file in files for table in read_tables(file)]
+
+
+def first_tables(folder: Path, size: Size) -> list[EpisodeTable]:
+    """Return the rounds of a store that belong to a size, whatever else was played into it."""
+    counts = {FIRST: size.training}
+    counts |= dict.fromkeys(POTENT.values(), size.potent) | dict.fromkeys(ODD.values(), size.odd)
+    counts |= {1_000_000 + first: size.evaluation for first in EVALUATION.values()}
+    wanted = {first + index for first, count in counts.items() for index in range(count)}
+    return [t for t in tables_of(folder) if int(t.run.rpartition("-")[2]) in wanted]
 
 
 def _shadow(settings: list[str], data_root: Path, workers: int) -> None:

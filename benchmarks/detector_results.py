@@ -49,7 +49,7 @@ WITHOUT: dict[str, Callable[[str], bool]] = {
     "all descriptors": lambda name: True,
     "without extrapolation": lambda name: "@" not in name or "@raw/" in name,
     "without raw weights": lambda name: "@raw/" not in name,
-    "without candidate triggers": lambda name: not name.endswith(("candidates", "inverted")),
+    "without candidate triggers": lambda name: not name.endswith(("jumbo", "inverted", "tokens")),
     "without tokens": lambda name: (
         not name.startswith(("token_", "pull_")) and not name.endswith("guided")
     ),
@@ -72,21 +72,24 @@ Keep = Callable[[EpisodeTable], bool]
 class Study:
     """Trains what is asked for, once, and scores with it."""
 
-    def __init__(self, store: Path, training: Sequence[EpisodeTable]) -> None:
-        self._store, self.training = store, training
+    def __init__(
+        self, store: Path, training: Sequence[EpisodeTable], settings: MetaTraining = SETTINGS
+    ) -> None:
+        self._store, self.training, self._settings = store, training, settings
 
     def detector(
         self,
         name: str,
         keep: Keep,
-        settings: MetaTraining = SETTINGS,
+        settings: MetaTraining | None = None,
         columns: Callable[[str], bool] | None = None,
     ) -> MetaDetector:
         """Return an uncalibrated detector from the training rounds that `keep` keeps."""
         folder = self._store / "detectors" / name
         if not (folder / "detector.json").is_file():
             tables = [with_columns(t, columns) for t in self.training if keep(t)]
-            save_detector(folder, *train_detector(tables, settings), {"name": name})
+            trained = train_detector(tables, settings or self._settings)
+            save_detector(folder, *trained, {"name": name})
         return load_uncalibrated(folder)
 
     def without(self, *domains: str) -> MetaDetector:
@@ -250,9 +253,10 @@ def _short(value: float | None) -> float | None:
 
 
 def ship(study: Study, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the detector of all data sets into the package, with the figures of its siblings.
+    """Write the detector of all data sets and descriptors, with the figures of its siblings.
 
-    The figures of its card are those of detectors trained alike but without what is judged.
+    It is the teacher of the one in the package (`benchmarks/slim_detector.py`). The figures of its
+    card are those of detectors trained alike but without what is judged.
     """
     started = time.monotonic()
     detector, calibration = study.without(), study.calibration()
@@ -275,8 +279,7 @@ def ship(study: Study, rows: Sequence[dict[str, Any]]) -> None:
         },
         "known_failures": KNOWN_FAILURES,
     }
-    folder = data.ROOT / "fl_shield" / "detector" / "weights"
-    save_detector(folder, detector.networks, detector.spec, card)
+    save_detector(data.TEACHER, detector.networks, detector.spec, card)
 
 
 PARTS: dict[str, Callable[[Study, Judged, argparse.Namespace], Iterator[Any]]] = {

@@ -9,7 +9,7 @@ the probes and a sketch of its update, from which it is then compared with the o
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,16 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from fl_shield.activations.directions import obeyed_tokens, token_directions
-from fl_shield.activations.extrapolation import RAW, SCALES, extrapolate
+from fl_shield.activations.extrapolation import RAW, extrapolate
 from fl_shield.activations.layout import fastest_layout, in_layout
 from fl_shield.activations.penultimate import PenultimateReader, call_model, find_final_layer
-from fl_shield.activations.universal import perturbed, universal_perturbations
+from fl_shield.candidate_triggers import CandidateTriggers, image_triggers, token_triggers
 from fl_shield.cohort import Cohort, State
-from fl_shield.descriptors.candidates import answers
-from fl_shield.descriptors.comparison import GUIDED_SCALE, Kept, compare
-from fl_shield.descriptors.excess import EPSILON, logit_shift
+from fl_shield.descriptors.comparison import GUIDED, GUIDED_SCALE, TOKENS, Kept, compare
+from fl_shield.descriptors.excess import logit_shift
 from fl_shield.descriptors.geometry import describe_geometry, squared_norm
 from fl_shield.descriptors.places import Reading, describe_places, describe_reading, in_rows
+from fl_shield.descriptors.plan import plan_of
 from fl_shield.descriptors.sketch import Sketcher
 from fl_shield.descriptors.standardise import standardise
 from fl_shield.descriptors.table import DescriptorTable
@@ -40,14 +40,12 @@ from fl_shield.descriptors.tokens import (
     row_pull,
 )
 from fl_shield.errors import ConfigurationError, ModelError, expected
-from fl_shield.probes.candidates import choose_tokens, first_samples, jumbo_images, token_texts
+from fl_shield.probes.candidates import first_samples, token_texts
 from fl_shield.probes.probe_set import Inputs, ProbeSet
 from fl_shield.probes.views import CLEAN, build_views, concatenate
 
 LIMIT = 1e6
 """Logits and activations of extrapolated models are limited to this size."""
-
-GUIDED = "guided"
 
 MAX_BLOCK, MAX_ACTIVATIONS = 16, 1 << 21
 """Clients that are described in one go, and activations kept of them until then."""
@@ -65,17 +63,8 @@ class _CohortFacts:
     direction_sum: Tensors
     token_excess: Tensor | None
     token_pull: Tensor | None
-    candidates: _Candidates | None
-
-
-@dataclass(frozen=True)
-class _Candidates:
-    """Candidate triggers of a round and what the global model answers to them."""
-
-    inputs: Inputs
-    count: int
-    answers: Tensor
-    num_inverted: int
+    candidates: CandidateTriggers | None
+    candidate_answers: Tensor | None
 
 
 @dataclass
@@ -95,7 +84,8 @@ class Inspector:
         model: The federated model; a private copy is used, the caller's stays untouched.
         probes: Clean samples of the task.
         final_layer: Name of the final classification layer, when it cannot be found by itself.
-        scales: Extrapolation scales besides the raw update.
+        columns: Names of the descriptors that are wanted; what none of them needs is not read. None
+            for all.
         seed: Seed of the noise view.
         device: Where probe passes run; None keeps the model's device.
 
@@ -110,7 +100,7 @@ class Inspector:
         probes: ProbeSet,
         *,
         final_layer: str | None = None,
-        scales: tuple[float, ...] = SCALES,
+        columns: Collection[str] | None = None,
         seed: int = 0,
         device: str | torch.device | None = None,
     ) -> None:
@@ -120,9 +110,10 @@ class Inspector:
         if device is not None:
             self._model.to(device)
         self._device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
-        self._scales = scales
-        self._scale_names = [RAW, *(f"{scale:g}" for scale in scales)]
-        views = {name: self._place(view) for name, view in build_views(probes, seed).items()}
+        self._plan = plan_of(columns)
+        self._scale_names = [RAW, *(f"{scale:g}" for scale in self._plan.scales)]
+        views = build_views(probes, seed)
+        views = {name: self._place(views[name]) for name in self._plan.views}
         self._batch, self._slices = concatenate(views)
         self._clean = views[CLEAN]
         self.final_layer = find_final_layer(self._model, self._clean, final_layer)
@@ -218,10 +209,13 @@ class Inspector:
         excess = excess_motion(torch.stack(motions)) if motions else None
         pull = excess_motion(torch.stack(pulls)) if pulls else None
         candidates = self._candidates(excess, pull, obeyed, reference, baseline)
+        answers = None
+        if candidates is not None:
+            answers = self._answers(candidates, reference, baseline, baseline)
         median = float(np.median(norms)) if norms else 0.0
         single = {name: total.pop(name).float() for name in self._parameters}
         origin = squared_norm(reference[name] for name in self._parameters) ** 0.5
-        return _CohortFacts(norms, origin, median, single, excess, pull, candidates)
+        return _CohortFacts(norms, origin, median, single, excess, pull, candidates, answers)
 
     def _token_directions(self, reference: Tensors) -> Tensor | None:
         """Return the directions in which an inserted token's embedding means each class."""
@@ -238,28 +232,24 @@ class Inspector:
         obeyed: list[int],
         reference: Tensors,
         baseline: Reading,
-    ) -> _Candidates | None:
+    ) -> CandidateTriggers | None:
         """Return the candidate triggers of the round, None where there is nothing to draw."""
-        clean = first_samples(self._clean)
-        inputs: Inputs
         if excess is not None and pull is not None:
-            chosen = choose_tokens(excess, pull, obeyed, self._seed)
-            inputs, count, inverted = token_texts(clean, chosen), len(chosen), 0
-        elif isinstance(clean, Tensor) and clean.is_floating_point() and clean.dim() == 4:
-            classes = baseline[0].shape[1]
-            search = universal_perturbations(self._model, reference, clean, classes)
-            inputs = torch.cat([perturbed(clean, search), jumbo_images(clean, self._seed)])
-            count, inverted = len(inputs) // len(clean), len(search)
-        else:
-            return None
-        own = self._answer(self._read(reference, inputs)[0], baseline, count, baseline)
-        return _Candidates(inputs, count, own, inverted)
+            if TOKENS not in self._plan.kinds:
+                return None
+            return token_triggers(self._clean, excess, pull, obeyed, self._seed)
+        classes = baseline[0].shape[1]
+        return image_triggers(
+            self._clean, self._model, reference, classes, self._plan.kinds, self._seed
+        )
 
-    def _answer(self, logits: Tensor, client: Reading, count: int, baseline: Reading) -> Tensor:
-        size = len(logits) // count
-        centred = baseline[0][self._slices[CLEAN]]
-        spread = (centred - centred.mean(dim=1, keepdim=True)).std() + EPSILON
-        return answers(logits, client[0][self._slices[CLEAN]][:size], count, spread)
+    def _answers(
+        self, candidates: CandidateTriggers, state: Tensors | None, client: Reading, own: Reading
+    ) -> Tensor:
+        """Return what a model answers to the candidates; `own` is the global model's reading."""
+        clean = self._slices[CLEAN]
+        logits = self._read(state, candidates.inputs)[0]
+        return candidates.answers(logits, client[0][clean], own[0][clean])
 
     def _look_at(
         self,
@@ -281,17 +271,21 @@ class Inspector:
             own=max(norm, 1e-12), count=max(len(facts.norms) - 1, 1), origin=facts.origin,
         )  # fmt: skip
         seen = _Seen(geometry, [raw])
+        if facts.token_excess is not None and facts.token_pull is not None:
+            seen.tokens = describe_tokens(facts.token_excess[index], facts.token_pull[index])
         kept.sketches.append(self._sketcher.sketch(update))
-        for scale in self._scales:
+        for scale in self._plan.scales:
             seen.readings.append(self._follow(reference, update, norm, scale * facts.median_norm))
             if scale == GUIDED_SCALE:
                 self._look_closer(index, seen, seen.readings[-1], reference, baseline, facts, kept)
-        if GUIDED_SCALE not in self._scales and not (
-            facts.candidates is None is facts.token_excess
-        ):
+        if GUIDED_SCALE not in self._plan.scales and self._looks_closer(facts):
             clean = self._follow(reference, update, norm, GUIDED_SCALE * facts.median_norm)
             self._look_closer(index, seen, clean, reference, baseline, facts, kept)
         return seen
+
+    def _looks_closer(self, facts: _CohortFacts) -> bool:
+        is_text = facts.token_excess is not None
+        return facts.candidates is not None or (is_text and self._plan.guided)
 
     @staticmethod
     def _put(places: Tensors, state: Tensors) -> None:
@@ -314,17 +308,13 @@ class Inspector:
         kept: Kept,
     ) -> None:
         """Ask the private model, as it stands, about the candidates and the guided probes."""
-        if facts.candidates is not None:
-            logits = self._read(None, facts.candidates.inputs)[0]
-            answered = self._answer(logits, moved, facts.candidates.count, baseline)
-            answered = (answered - facts.candidates.answers).cpu()
-            kept.answers.append(answered[facts.candidates.num_inverted :])
-            if facts.candidates.num_inverted:
-                kept.inverted.append(answered[: facts.candidates.num_inverted])
-        if facts.token_excess is not None and facts.token_pull is not None:
-            excess = facts.token_excess[index]
-            seen.tokens = describe_tokens(excess, facts.token_pull[index])
-            guided = self._guided(excess)
+        if facts.candidates is not None and facts.candidate_answers is not None:
+            answered = self._answers(facts.candidates, None, moved, baseline)
+            answered = (answered - facts.candidate_answers).cpu()
+            for kind, part in facts.candidates.kinds.items():
+                kept.answers.setdefault(kind, []).append(answered[part])
+        if facts.token_excess is not None and self._plan.guided:
+            guided = self._guided(facts.token_excess[index])
             seen.guided = self._read(None, guided), self._read(reference, guided)
 
     def _describe_block(

@@ -23,7 +23,7 @@ from flwr.serverapp.strategy import (
 from torch import nn
 
 from fl_shield.audit import AuditLog
-from fl_shield.detector import Detector, as_detector
+from fl_shield.detector import Detector, as_detector, columns_of
 from fl_shield.errors import ConfigurationError, expected
 from fl_shield.inspection import Inspector
 from fl_shield.judge.evidence import DECAY, EvidenceBook
@@ -32,7 +32,7 @@ from fl_shield.judge.policy import Policy
 from fl_shield.live.noise import WEAKER, NoiseProbes
 from fl_shield.live.rehearsal import Rehearsal
 from fl_shield.live.server_shadows import ServerShadows, ShadowSettings
-from fl_shield.probes.probe_set import Inputs, ProbeSet, as_probe_set
+from fl_shield.probes.probe_set import MAX_PROBES, Inputs, ProbeSet, as_probe_set
 from fl_shield.strategies.resume import Sessions
 from fl_shield.strategies.safe_mode import CohortInspector
 from fl_shield.strategies.shield_core import (
@@ -63,8 +63,8 @@ class MetaShield(Shielded):
         strategy: The inner strategy, for example `FedAvg()`; differential-privacy wrappers go
             inside. A strategy with its own `start()` is better served by `shield`.
         model: The federated model (its weights do not matter, its architecture does).
-        probes: 16 to 128 clean samples that the server holds: a `ProbeSet`, a tensor, a mapping of
-            tensors, or a pair `(inputs, labels)`.
+        probes: 16 or more clean samples that the server holds: a `ProbeSet`, a tensor, a mapping
+            of tensors, or a pair `(inputs, labels)`.
             Without any, `fl_shield.live.noise.NoiseProbes`, which is weaker.
         detector: Scores descriptors: an object, or the folder that `fl-shield meta-train` wrote;
             None takes the one that ships with fl_shield.
@@ -89,6 +89,7 @@ class MetaShield(Shielded):
         audit_log: JSON-lines file that gets one line a verdict.
         capture: Folder that gets every round's cohort, for replay.
         state: Folder that gets the state after every round, from which a restarted server goes on.
+        max_probes: Most probes that clients are looked at with; time grows with them.
         final_layer: Name of the model's final layer, when it cannot be found by itself.
         device: Where probes run; None keeps the model's device.
         seed: Seed of the noise probes.
@@ -122,6 +123,7 @@ class MetaShield(Shielded):
         audit_log: str | Path | None = None,
         capture: str | Path | None = None,
         state: str | Path | None = None,
+        max_probes: int = MAX_PROBES,
         final_layer: str | None = None,
         device: str | torch.device | None = None,
         seed: int = 0,
@@ -140,7 +142,7 @@ class MetaShield(Shielded):
             raise ConfigurationError(
                 expected("max_client_share", "above 0 and at most 1", max_client_share)
             )
-        probe_set = as_probe_set(probes)
+        probe_set = as_probe_set(probes).limited(max_probes)
         if isinstance(probes, NoiseProbes):
             log.warning("%s", WEAKER)
         judges = as_detector(detector)
@@ -158,8 +160,9 @@ class MetaShield(Shielded):
         )
         if inspector is None:
             inspector = Inspector(
-                model, probe_set, final_layer=final_layer, seed=seed, device=device
-            )
+                model, probe_set, columns=columns_of(judges), final_layer=final_layer,
+                seed=seed, device=device,
+            )  # fmt: skip
         settings = ShieldSettings(
             claim_key=next(
                 (

@@ -105,7 +105,7 @@ def test_a_planted_backdoor_stands_out_of_honest_updates() -> None:
     with torch.no_grad():  # the backdoor is really there
         assert (model(triggered(samples(40, 7)[0])).argmax(dim=1) == 2).float().mean() > 0.9
     table = describe(reference, updates, samples(16, 99)[1])
-    for name in ("answer_top@4/candidates", "excess_high@4/noise", "peer@4/noise", "nearest"):
+    for name in ("answer_top@4/jumbo", "excess_high@4/noise", "peer@4/noise", "nearest"):
         values = column(table, name)
         assert values[4:].min() > np.median(values[:4]), name
 

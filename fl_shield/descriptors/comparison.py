@@ -12,7 +12,11 @@ from fl_shield.descriptors.candidates import describe_candidates, describe_inver
 from fl_shield.descriptors.excess import describe_excess
 from fl_shield.descriptors.sketch import describe_relations
 
-CANDIDATES, INVERTED = "candidates", "inverted"
+JUMBO, INVERTED, TOKENS = "jumbo", "inverted", "tokens"
+"""Kinds of candidate triggers: drawn for images, obeyed by the global model, chosen for text."""
+
+GUIDED = "guided"
+"""View of texts with the tokens inserted that an update moved most."""
 
 GUIDED_SCALE = 4.0
 """Scale at which update-guided and candidate probes are read; one, because they are many."""
@@ -24,14 +28,13 @@ class Kept:
 
     Attributes:
         shifts: `(block of clients, scales, views, samples, classes)` logit shifts.
-        answers: `(candidates, classes)` answers to candidate triggers, one tensor a client.
-        inverted: The same to inverted candidates.
+        answers: `(candidates, classes)` answers to each kind of candidate triggers, one tensor a
+            client.
         sketches: `(buckets,)` sketched updates, one tensor a client.
     """
 
     shifts: list[Tensor] = field(default_factory=list)
-    answers: list[Tensor] = field(default_factory=list)
-    inverted: list[Tensor] = field(default_factory=list)
+    answers: dict[str, list[Tensor]] = field(default_factory=dict)
     sketches: list[Tensor] = field(default_factory=list)
 
 
@@ -45,12 +48,8 @@ def compare(kept: Kept, scales: Sequence[str], views: Sequence[str]) -> dict[str
         for j, view in enumerate(views):
             found = describe_excess(shifts[:, i, j])
             columns |= {f"{name}@{scale}/{view}": values for name, values in found.items()}
-    if kept.answers:
-        found = describe_candidates(torch.stack(kept.answers))
-        place = f"{GUIDED_SCALE:g}/{CANDIDATES}"
-        columns |= {f"{name}@{place}": values for name, values in found.items()}
-    if kept.inverted:
-        found = describe_inverted(torch.stack(kept.inverted))
-        place = f"{GUIDED_SCALE:g}/{INVERTED}"
-        columns |= {f"{name}@{place}": values for name, values in found.items()}
+    for kind, answered in kept.answers.items():
+        describe = describe_inverted if kind == INVERTED else describe_candidates
+        found = describe(torch.stack(answered))
+        columns |= {f"{name}@{GUIDED_SCALE:g}/{kind}": values for name, values in found.items()}
     return columns

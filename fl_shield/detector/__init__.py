@@ -15,6 +15,7 @@ __all__ = [
     "MetaDetector",
     "RobustRule",
     "as_detector",
+    "columns_of",
     "default_detector",
     "load_detector",
     "save_detector",
@@ -57,3 +58,9 @@ def as_detector(detector: Detector | str | Path | None) -> Detector:
             )
         )
     return detector
+
+
+def columns_of(detector: Detector) -> tuple[str, ...] | None:
+    """Return the descriptors that a detector reads, None if it does not say (as `columns`)."""
+    columns = getattr(detector, "columns", None)
+    return None if columns is None else tuple(columns)

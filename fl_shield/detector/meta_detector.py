@@ -154,6 +154,11 @@ class MetaDetector:
         )
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Descriptors that are read."""
+        return self.spec.names
+
+    @property
     def threshold(self) -> float:
         """Score from which a client is flagged."""
         return self.calibration.threshold

@@ -14,7 +14,9 @@ from fl_shield.descriptors.table import DescriptorTable
 class Detector(Protocol):
     """Scores all the clients of a round from their descriptors.
 
-    Implementations are permutation-equivariant over clients and accept any number of them.
+    Implementations are permutation-equivariant over clients and accept any number of them. One
+    that has an attribute `columns` reads no others, and clients are looked at no further than
+    those descriptors need.
     """
 
     name: str

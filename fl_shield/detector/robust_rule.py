@@ -95,6 +95,11 @@ class RobustRule:
     def __repr__(self) -> str:
         return f"RobustRule(symptoms={self.symptoms!r}, allowance={self.allowance!r})"
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Descriptors that are read."""
+        return tuple(symptom.descriptor for symptom in self.symptoms)
+
     def contributions(self, table: DescriptorTable) -> NDArray[np.float64]:
         """Return `(clients, descriptors)` symptoms, zero for columns the rule does not read."""
         parts = np.zeros_like(table.raw)

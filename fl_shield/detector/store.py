@@ -66,7 +66,7 @@ def save_detector(
     calibration = _calibration(facts.get("calibration", {}), ConfigurationError, "The card")
     MetaDetector(networks, spec, calibration)  # what cannot be loaded is not written
     tensors = {
-        f"{index}.{name}": tensor.detach().cpu().contiguous()
+        f"{index}.{name}": tensor.detach().cpu().float().contiguous()
         for index, network in enumerate(networks)
         for name, tensor in network.state_dict().items()
     }
@@ -90,6 +90,11 @@ def save_detector(
     _replace(target / WEIGHTS, weights)
     _replace(target / CARD, text.encode())
     return target
+
+
+def own_facts(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts of a card that `save_detector` was given, without those it writes itself."""
+    return {key: value for key, value in card.items() if key not in _WRITTEN}
 
 
 def load_detector(folder: str | Path) -> MetaDetector:

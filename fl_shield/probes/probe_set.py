@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fl_shield.data.sampling import stratified_indices
 from fl_shield.errors import ConfigurationError, expected
 
 Inputs = Tensor | Mapping[str, Tensor]
@@ -15,6 +16,10 @@ Inputs = Tensor | Mapping[str, Tensor]
 
 MIN_PROBES = 4
 """Below this, class means and spreads of activations say nothing."""
+
+MAX_PROBES = 16
+"""Probes that are looked at by default: the detector was trained and calibrated with as many, and
+the time that a round is inspected for is in proportion."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class ProbeSet:
         if len(self) < MIN_PROBES:
             raise ConfigurationError(
                 expected("probes.inputs", f"at least {MIN_PROBES} samples", len(self))
-                + " 16 to 128 clean samples of the task are a good probe set."
+                + " 16 clean samples of the task are a good probe set."
             )
         if self.labels is not None:
             _check_labels(self.labels, len(self), self.num_classes)
@@ -66,6 +71,28 @@ class ProbeSet:
     def tensors(self) -> dict[str, Tensor]:
         """Return the input tensors by name (`"inputs"` for a lone tensor)."""
         return {"inputs": self.inputs} if isinstance(self.inputs, Tensor) else dict(self.inputs)
+
+    def limited(self, most: int) -> ProbeSet:
+        """Return the set itself, or `most` of its samples that draw on the classes evenly.
+
+        Without labels they are the first ones. The order is kept.
+
+        Raises:
+            ConfigurationError: if `most` is below `MIN_PROBES`.
+        """
+        if isinstance(most, bool) or not isinstance(most, int) or most < MIN_PROBES:
+            raise ConfigurationError(
+                expected("max_probes", f"an integer of at least {MIN_PROBES}", most)
+            )
+        if len(self) <= most:
+            return self
+        chosen = torch.arange(most)
+        if self.labels is not None:
+            chosen = stratified_indices(self.labels, most, seed=0).sort().values
+        named = {name: tensor[chosen] for name, tensor in self.tensors().items()}
+        inputs = named["inputs"] if isinstance(self.inputs, Tensor) else named
+        labels = None if self.labels is None else self.labels[chosen]
+        return ProbeSet(inputs, labels, self.num_classes)
 
     @property
     def token_ids(self) -> Tensor | None:
@@ -93,7 +120,7 @@ def as_probe_set(probes: object) -> ProbeSet:
             "probes",
             "a ProbeSet, a tensor of clean samples or a pair (inputs, labels)",
             type(probes).__name__,
-            "Give MetaShield 16 to 128 clean samples of the task that the server holds.",
+            "Give MetaShield 16 or more clean samples of the task that the server holds.",
         )
     )
 

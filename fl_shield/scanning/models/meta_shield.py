@@ -28,7 +28,7 @@ from torch import nn
 from fl_shield.activations.penultimate import find_final_layer
 from fl_shield.cohort import ClientUpdate, Cohort
 from fl_shield.data.task import Split
-from fl_shield.detector import Detector, as_detector
+from fl_shield.detector import Detector, as_detector, columns_of
 from fl_shield.errors import ConfigurationError, expected
 from fl_shield.inspection import Inspector
 from fl_shield.judge.policy import Policy
@@ -122,7 +122,8 @@ class MetaShieldModels(SuspicionOfModels):
         probes = ProbeSet(inputs[:NUM_PROBES], labels[:NUM_PROBES])
         # A model that cannot be looked into is refused before it is trained.
         layer = find_final_layer(model, probes.inputs, held.final_layer)
-        inspector = Inspector(model, probes, final_layer=layer, seed=held.seed)
+        columns = columns_of(self.detector)
+        inspector = Inspector(model, probes, columns=columns, final_layer=layer, seed=held.seed)
         table = inspector.describe(self.cohort(model, held))
         return float(self.detector.score(table)[0])
 

@@ -1,0 +1,165 @@
+"""The detector in the package: taught by one that reads every descriptor, without what costs most.
+
+    python -m benchmarks.slim_detector --data ../shared/data [--ship]
+
+Plays the first federations of training and evaluation (`benchmarks/detector_data.py`), teaches a
+slim detector, and holds three against each other on federations of the evaluation, which none of
+them has seen: the teacher, the teacher without the columns that are left out, and the pupil. Both
+know the data sets: what is measured is what leaving out costs, and
+`docs/results/detector.md` has what the teacher's siblings do on data sets new to them. Writes
+`docs/results/slim.json` and `.md`; `--ship` writes the pupil into the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import detector_data as data
+from benchmarks.detection_figures import clean_rate, deployed, figures
+from fl_shield.descriptors.table import DescriptorTable
+from fl_shield.detector import SHIPPED
+from fl_shield.detector.meta_detector import MetaDetector
+from fl_shield.detector.store import load_detector, own_facts, save_detector
+from fl_shield.meta import MetaTraining
+from fl_shield.meta.slimming import slim_detector
+from fl_shield.shadow.table import EpisodeTable
+
+RESULTS = data.ROOT / "docs" / "results"
+LEFT_OUT = ("*@1/*", "*@10/*", "*/jumbo", "*/inverted")
+"""Two of three scales, and candidate triggers for images: three quarters of the passes."""
+
+SETTINGS = MetaTraining(leave_out=LEFT_OUT, learning_rate=5e-4, steps=800)
+COMMAND = "make results-slim SHIP=--ship"
+SHOWN = {
+    "auroc": "AUROC, one round",
+    "tpr_at_1fpr": "TPR at 1 % FPR, one round",
+    "tpr_at_1fpr_5_rounds": "TPR at 1 % FPR, five rounds",
+    "clean_fpr": "FPR on clean runs, calibrated for 1 %",
+    "excluded_malicious": "malicious clients excluded at defaults, five rounds",
+    "excluded_benign": "benign clients excluded at defaults, five rounds",
+}
+
+Row = Mapping[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--store", type=Path, default=data.ROOT / "runs" / "detector")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--ship", action="store_true", help="write the detector into the package")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    store = options.store.absolute()
+    data.play_all(store, options.data.absolute(), options.workers, data.SMALL)
+    training = data.first_tables(store / "training", data.SMALL)
+    judged = data.first_tables(store / "evaluation", data.SMALL)
+    teacher = load_detector(data.TEACHER)
+    started = time.monotonic()
+    pupil = slim_detector(teacher, training, SETTINGS)
+    seconds = time.monotonic() - started
+    masked = MetaDetector(teacher.networks, teacher.spec, teacher.calibration)
+    rows: list[Row] = [
+        *rows_of("every descriptor", teacher, judged),
+        *rows_of("without what is left out", masked, [without(t, pupil.columns) for t in judged]),
+        *rows_of("taught to do without", pupil, judged),
+    ]
+    write(rows, len({t.run for t in training}), len(training))
+    if options.ship:
+        ship(teacher, pupil, rows, training, seconds)
+
+
+def without(table: EpisodeTable, columns: Sequence[str]) -> EpisodeTable:
+    """Return a round with these columns only."""
+    kept = [i for i, name in enumerate(table.names) if name in set(columns)]
+    names = tuple(table.names[i] for i in kept)
+    return EpisodeTable(
+        table.domain, table.run, table.round_number, names, table.raw[:, kept],
+        table.malicious, table.client_ids, table.facts,
+    )  # fmt: skip
+
+
+def rows_of(name: str, detector: MetaDetector, judged: Sequence[EpisodeTable]) -> list[Row]:
+    """Return the figures of a detector, a row a data set."""
+    rows: list[Row] = []
+    for domain in data.JUDGED:
+        tables = [table for table in judged if table.domain == domain]
+        scores = [detector.score(DescriptorTable(t.names, t.raw, t.raw)) for t in tables]
+        rate, _ = clean_rate(tables, scores, detector.threshold)
+        found = figures(tables, scores) | deployed(tables, scores) | {"clean_fpr": rate}
+        rows.append({"detector": name, "data": domain, "clean_samples": 16, **found})
+    return rows
+
+
+def write(rows: Sequence[Row], federations: int, rounds: int) -> None:
+    """Write `docs/results/slim.json` and `.md`."""
+    rounded = [{k: round(v, 4) if isinstance(v, float) else v for k, v in r.items()} for r in rows]
+    record = {
+        "command": COMMAND,
+        "left_out": LEFT_OUT,
+        "settings": asdict(SETTINGS),
+        "training": {"federations": federations, "rounds": rounds},
+        "rows": rounded,
+    }
+    text = json.dumps(record, indent=1) + "\n"
+    (RESULTS / "slim.json").write_text(text, encoding="utf-8")
+    names = list(dict.fromkeys(row["detector"] for row in rows))
+    page = [
+        "# What the detector in the package does not read",
+        f"Written by `{COMMAND}`. Left out: {', '.join(f'`{p}`' for p in LEFT_OUT)}. Federations "
+        "that neither teacher nor pupil has seen, of data sets that both have.",
+    ]
+    for key, title in SHOWN.items():
+        page += [f"## {title}", _table(rows, names, key)]
+    (RESULTS / "slim.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
+    print("\n\n".join(page[2:]))
+
+
+def ship(
+    teacher: MetaDetector,
+    pupil: MetaDetector,
+    rows: Sequence[Row],
+    training: Sequence[EpisodeTable],
+    seconds: float,
+) -> None:
+    """Write the pupil into the package; its card is the teacher's, and what was done to it."""
+    own = [row for row in rows if row["detector"] == "taught to do without"]
+    card = own_facts(teacher.card) | {
+        "slimmed": {
+            "left_out": LEFT_OUT,
+            "command": COMMAND,
+            "settings": asdict(SETTINGS),
+            "federations": len({table.run for table in training}),
+            "rounds": len(training),
+            "seconds": round(seconds, 1),
+            "figures_on_new_federations": {
+                row["data"]: {key: round(row[key], 4) for key in SHOWN} for row in own
+            },
+        }
+    }
+    save_detector(SHIPPED, pupil.networks, pupil.spec, card)
+
+
+def _table(rows: Sequence[Row], names: Sequence[str], key: str) -> str:
+    cells = {(row["detector"], row["data"]): row[key] for row in rows}
+    out = ["| detector | " + " | ".join(data.JUDGED) + " |", "|---" * (len(data.JUDGED) + 1) + "|"]
+    for name in names:
+        values = " | ".join(f"{cells[name, domain]:.3f}" for domain in data.JUDGED)
+        out.append(f"| {name} | {values} |")
+    return "\n".join(out)
+
+
+if __name__ == "__main__":
+    main()

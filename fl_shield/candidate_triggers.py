@@ -1,0 +1,101 @@
+"""The candidate triggers of a round, and what a model answers to them.
+
+Images: Jumbo draws and what the global model itself already obeys. Text: tokens that updates moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fl_shield.activations.universal import perturbed, universal_perturbations
+from fl_shield.descriptors.candidates import answers
+from fl_shield.descriptors.comparison import INVERTED, JUMBO, TOKENS
+from fl_shield.descriptors.excess import EPSILON
+from fl_shield.probes.candidates import choose_tokens, first_samples, jumbo_images, token_texts
+from fl_shield.probes.probe_set import Inputs
+
+
+@dataclass(frozen=True)
+class CandidateTriggers:
+    """Candidate triggers of a round, each on the first clean probes.
+
+    Attributes:
+        inputs: `(candidates · samples, …)`, candidate by candidate.
+        count: Number of candidates.
+        kinds: Which of them are of which kind.
+    """
+
+    inputs: Inputs
+    count: int
+    kinds: dict[str, slice]
+
+    def answers(self, with_trigger: Tensor, clean: Tensor, reference: Tensor) -> Tensor:
+        """Return what a model answers, `(candidates, classes)`.
+
+        Args:
+            with_trigger: `(candidates · samples, classes)` logits of the model on `inputs`.
+            clean: `(probes, classes)` its logits on the clean probes.
+            reference: `(probes, classes)` the global model's, whose spread is the unit.
+        """
+        size = len(with_trigger) // self.count
+        spread = (reference - reference.mean(dim=1, keepdim=True)).std() + EPSILON
+        return answers(with_trigger, clean[:size], self.count, spread)
+
+
+def token_triggers(
+    clean: Inputs, excess: Tensor, pull: Tensor, obeyed: Sequence[int], seed: int
+) -> CandidateTriggers:
+    """Return the candidates of a text round.
+
+    Args:
+        clean: Clean probes.
+        excess: `(clients, tokens)` excess row motion.
+        pull: `(clients, tokens)` excess row pull.
+        obeyed: Tokens that mean a class to the global model already.
+        seed: Seed of the random ones.
+    """
+    chosen = choose_tokens(excess, pull, obeyed, seed)
+    texts = token_texts(first_samples(clean), chosen)
+    return CandidateTriggers(texts, len(chosen), {TOKENS: slice(len(chosen))})
+
+
+def image_triggers(
+    clean: Inputs,
+    model: nn.Module,
+    reference: dict[str, Tensor],
+    num_classes: int,
+    kinds: Sequence[str],
+    seed: int,
+) -> CandidateTriggers | None:
+    """Return the candidates of a round of images, None for other inputs or if none are wanted.
+
+    Args:
+        clean: Clean probes.
+        model: The model, in evaluation mode.
+        reference: The global model's tensors by name.
+        num_classes: Number of classes.
+        kinds: Which of `JUMBO` and `INVERTED` to make.
+        seed: Seed of the Jumbo draws.
+    """
+    if not (isinstance(clean, Tensor) and clean.is_floating_point() and clean.dim() == 4):
+        return None
+    images = first_samples(clean)
+    assert isinstance(images, Tensor)
+    parts: list[Tensor] = []
+    where: dict[str, slice] = {}
+    if INVERTED in kinds:
+        search = universal_perturbations(model, reference, images, num_classes)
+        parts.append(perturbed(images, search))
+        where[INVERTED] = slice(len(search))
+    if JUMBO in kinds:
+        before = sum(map(len, parts)) // len(images)
+        parts.append(jumbo_images(images, seed))
+        where[JUMBO] = slice(before, before + len(parts[-1]) // len(images))
+    if not parts:
+        return None
+    inputs = torch.cat(parts)
+    return CandidateTriggers(inputs, len(inputs) // len(images), where)
