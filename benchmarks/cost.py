@@ -29,7 +29,7 @@ STORE = ROOT / "runs" / "cost"
 CLIENTS = (10, 100, 1000)
 RIVALS = ("multi_krum", "flame", "flare", "deepsight_256", "deepsight")
 PROBES, MANY_PROBES = 16, 64
-"""Clean samples of the server: those the detector was trained with, and the simulations' default"""
+"""Probes: the shield's default, with which the detector was trained, and four times as many."""
 
 SAMPLES = 500
 """Samples of a client: the 10,000 training images at hand, over 20 clients."""

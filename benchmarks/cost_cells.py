@@ -25,7 +25,7 @@ from benchmarks.cost_models import SIZES, LazyCohort, local_training, probe_set
 from benchmarks.cost_round import measure_round
 from fl_shield.baselines.observed import Observed
 from fl_shield.data.task import Split
-from fl_shield.detector import as_detector
+from fl_shield.detector import as_detector, columns_of
 from fl_shield.inspection import Inspector
 from fl_shield.judge.evidence import EvidenceBook
 from fl_shield.judge.judge import Judge
@@ -57,10 +57,12 @@ def measure_shield(cell: Cell) -> Cell:
     size = SIZES[cell["model"]]
     model, clients = size.model(), int(cell["clients"])
     probes, cohorts = probe_set(size.spec, cell["probes"]), LazyCohort(model)
-    batches = batches_per_client(Inspector(model, probes), cohorts)
     detector = as_detector(None)
+    columns = columns_of(detector)
+    batches = batches_per_client(Inspector(model, probes, columns=columns), cohorts)
     before = reset_peak()
-    inspector, judge = Inspector(model, probes), Judge(Policy(), EvidenceBook())
+    inspector = Inspector(model, probes, columns=columns)
+    judge = Judge(Policy(), EvidenceBook())
     seconds, marks = Counter[str](), list[int]()
     for part in ("_candidates", "_look_closer", "_describe_block"):
         setattr(inspector, part, _timed(getattr(inspector, part), part, seconds))

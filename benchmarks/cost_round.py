@@ -53,7 +53,8 @@ def measure_round(cell: Cell) -> Cell:
     for probes in cell["probes"]:
         chosen = stratified_indices(task.test.labels, probes, 0)
         images = model_inputs(task.test.inputs[chosen])
-        shield = MetaShield(FedAvg(), model, ProbeSet(images, task.test.labels[chosen]))
+        held = ProbeSet(images, task.test.labels[chosen])
+        shield = MetaShield(FedAvg(), model, held, max_probes=probes)
         core = shield._shield_core
         asked = [
             Message(RecordDict({"arrays": sent}), message_type="train", dst_node_id=index + 1)
