@@ -22,6 +22,12 @@ from collections.abc import Sequence
 from benchmarks.study_results import RESULTS, ROOT, Record, number, rows_of_study, write_csv
 
 SHIELD = "meta_shield"
+DETECTORS = ROOT / "benchmarks" / "detectors"
+"""Detectors that leave out a data set each (`benchmarks/sibling_detectors.py`)."""
+
+UNSEEN = '+catalogue.defences.meta_shield=["defence.detector={detectors}/without-{data}"]'
+"""A data set is new to the detector that judges on it."""
+
 ASR_MARGIN, ACCURACY_MARGIN, RIVAL_MARGIN = 0.02, 0.01, 0.01
 CELL = ("data", "attack", "trigger", "attackers", "seed")
 SLACK = 1e-9
@@ -118,7 +124,10 @@ def _clean_rates(rows: Sequence[Record]) -> list[str]:
 
 
 def main() -> None:
-    rows = [row for row in rows_of_study("headline", sys.argv[1:]) if row["finished"] == "yes"]
+    arguments = sys.argv[1:]
+    if not any(argument.startswith(("detectors=", "+catalogue.")) for argument in arguments):
+        arguments = [f"detectors={DETECTORS}", UNSEEN, *arguments]
+    rows = [row for row in rows_of_study("headline", arguments) if row["finished"] == "yes"]
     if not rows:
         sys.exit("No run of the study is finished yet.")
     write_csv(RESULTS / "headline.csv", rows)
