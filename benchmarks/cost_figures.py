@@ -20,6 +20,9 @@ MAX_RATIO, MAX_EXPONENT, MAX_COPIES, MAX_SHARE = 1.5, 1.05, 4.0, 0.05
 """What is to be reached: time over the floor, growth with the clients, memory in models, share of
 a round of real training."""
 
+CONSTANT_SECONDS = 2e-3
+"""Constant that is allowed a client, whatever the size of the model: the numbers of its row."""
+
 BUDGET_BYTES = 256 * 2**20
 """Fixed part of the memory that is allowed: activations of one batch and of the round's search."""
 
@@ -43,6 +46,11 @@ def per_client(row: Row) -> float:
 def over_floor(row: Row) -> float:
     """Return the time of one more client over that of its plain forward passes."""
     return per_client(row) / float(row["floor_seconds_per_client"])
+
+
+def beyond_floor(row: Row) -> float:
+    """Return the seconds of one more client that `MAX_RATIO` floors do not account for."""
+    return max(per_client(row) - MAX_RATIO * float(row["floor_seconds_per_client"]), 0.0)
 
 
 def allowed_bytes(parameters: int) -> float:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from benchmarks.cost_figures import (
     BUDGET_BYTES,
     allowed_bytes,
+    beyond_floor,
     exponent,
     held_bytes,
     kept_bytes,
@@ -36,6 +37,8 @@ def test_the_exponent_of_a_power_law_is_its_own(power: float, unit: float) -> No
 def test_what_a_round_costs_once_is_no_cost_of_a_client() -> None:
     assert per_client(SHIELD) == pytest.approx(0.4)
     assert over_floor(SHIELD) == pytest.approx(1.6)
+    assert beyond_floor(SHIELD) == pytest.approx(0.4 - 1.5 * 0.25)
+    assert beyond_floor({**SHIELD, "floor_seconds_per_client": 2.5}) == 0.0
     assert per_client({"clients": 4, "seconds": 2.0}) == pytest.approx(0.5)
 
 
@@ -69,8 +72,8 @@ def test_targets_take_the_worst_cell() -> None:
     }  # fmt: skip
     assert shares(real) == {16: pytest.approx(0.05)}
     found = {entry["target"]: entry for entry in targets([SHIELD, faster, rival, real])}
-    ratio = found["time of one more client, over its floor"]
-    assert (ratio["worst"], ratio["verdict"]) == (pytest.approx(1.6), "missed")
+    beyond = found["time of one more client beyond 1.5 floors, in ms"]
+    assert (beyond["worst"], beyond["verdict"]) == (pytest.approx(25.0), "missed")
     share = found["share of a round, 16 clean samples, 500 samples a client"]
     assert (share["worst"], share["verdict"]) == (pytest.approx(0.05), "met")
     assert found["time over that of FLARE"]["worst"] == pytest.approx(5.0 / 8.0)
