@@ -80,6 +80,6 @@ def test_the_page_counts_cells_and_names_exceptions() -> None:
             {**ROW, "defence": "none", "final_asr": "1.0"}]  # fmt: skip
     page = summary(rows)
     assert "in 1 of 2 cells" in page
-    assert "No rival is better in 1 of 2 cells" in page
+    assert "No rival is better in 0 of the 1 cells that rivals have run in" in page
     assert "ASR 49.0 points above clean; flame is 40.0 points lower in ASR" in page
     assert "| meta_shield | 3.0 % | 1 |" in page
