@@ -51,6 +51,13 @@ def figures(tables: Sequence[EpisodeTable], scores: Scores) -> dict[str, Any]:
     }
 
 
+def evaluation(tables: Sequence[EpisodeTable], scores: Scores, threshold: float) -> dict[str, Any]:
+    """Return `figures`, `deployed`, and of rounds without attackers the `clean_fpr`."""
+    rate, updates = clean_rate(tables, scores, threshold)
+    clean = {"clean_fpr": rate, "clean_updates": updates}
+    return clean | figures(tables, scores) | deployed(tables, scores)
+
+
 def tpr(
     scores: NDArray[np.float64],
     truth: NDArray[np.bool_],

@@ -6,10 +6,14 @@ million on), and the detector that is judged on a data set was trained on the ot
 
 from __future__ import annotations
 
+import argparse
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from fl_shield.shadow.table import EpisodeTable, read_tables
 from fl_shield.simulations.shadow import tables_folder
@@ -89,6 +93,35 @@ def tables_of(folder: Path, clean_samples: int = 16) -> list[EpisodeTable]:
     """Return all rounds of a store."""
     files = sorted(tables_folder(folder, clean_samples).glob("*.safetensors"))
     return [table for file in files for table in read_tables(file)]
+
+
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with what every benchmark on these federations is told."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--store", type=Path, default=ROOT / "runs" / "detector")
+    parser.add_argument("--workers", type=int, default=2)
+    return parser
+
+
+def options_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Return what the command line says, and compute with one thread from here on."""
+    options = parser.parse_args()
+    options.data, options.store = options.data.absolute(), options.store.absolute()
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    return options
+
+
+def small_set(options: argparse.Namespace) -> tuple[list[EpisodeTable], list[EpisodeTable]]:
+    """Play the small set of federations, and return the rounds of training and of evaluation."""
+    play_all(options.store, options.data, options.workers, SMALL)
+    training, judged = (
+        first_tables(options.store / part, SMALL) for part in ("training", "evaluation")
+    )
+    return training, judged
 
 
 def first_tables(folder: Path, size: Size) -> list[EpisodeTable]:

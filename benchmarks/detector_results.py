@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -21,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.progress import track
 
 from benchmarks import detector_data as data
-from benchmarks.detection_figures import Scores, clean_rate, deployed, figures
+from benchmarks.detection_figures import Scores, evaluation, figures
 from benchmarks.detector_tables import FIGURES, write_results
 from fl_shield.detector.meta_detector import Calibration, MetaDetector
 from fl_shield.detector.store import load_detector, save_detector
@@ -137,15 +135,11 @@ def unseen_data_sets(study: Study, judged: Judged, _: argparse.Namespace) -> Ite
     for name, tables in track(judged.items(), "unseen data sets"):
         detector, calibration = study.without(name), study.calibration(name)
         scores = [(s - calibration.offset) / calibration.scale for s in scored(detector, tables)]
-        rate, updates = clean_rate(tables, scores, calibration.threshold)
-        main = figures(tables, scores)
-        yield row(
-            "data set", name, "fl_shield", clean_samples=16, clean_fpr=rate,
-            clean_updates=updates, **main, **deployed(tables, scores),
-        )  # fmt: skip
+        found = evaluation(tables, scores, calibration.threshold)
+        yield row("data set", name, "fl_shield", clean_samples=16, **found)
         for rival in tables[0].facts["rivals"]:
-            found = [np.array(t.facts["rivals"][rival], dtype=np.float64) for t in tables]
-            yield row("data set", name, rival, clean_samples=16, **figures(tables, found))
+            theirs = [np.array(t.facts["rivals"][rival], dtype=np.float64) for t in tables]
+            yield row("data set", name, rival, clean_samples=16, **figures(tables, theirs))
         for how, part in _parts(tables).items():
             chosen = [s for t, s in zip(tables, scores, strict=True) if part(t)]
             kept = [t for t in tables if part(t)]
@@ -225,7 +219,7 @@ def clean_samples(study: Study, _: Judged, options: argparse.Namespace) -> Itera
     for samples in CLEAN_SAMPLES:
         if samples != 16:
             data.describe_again(
-                options.store, options.data.absolute(), options.workers, samples, CLEAN_SAMPLE_RUNS
+                options.store, options.data, options.workers, samples, CLEAN_SAMPLE_RUNS
             )
         for name, seed in data.EVALUATION.items():
             first = 1_000_000 + seed
@@ -294,20 +288,14 @@ PARTS: dict[str, Callable[[Study, Judged, argparse.Namespace], Iterator[Any]]] =
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    parser.add_argument("--store", type=Path, default=data.ROOT / "runs" / "detector")
-    parser.add_argument("--workers", type=int, default=2)
+    parser = data.parser_of(__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART",
                         help=f"parts to measure now: {', '.join(PARTS)}")  # fmt: skip
-    parser.add_argument("--ship", action="store_true", help="write the detector into the package")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    options.store = options.store.absolute()
-    data.play_all(options.store, options.data.absolute(), options.workers)
+    parser.add_argument(
+        "--ship", action="store_true", help="write the detector that teaches the package's"
+    )
+    options = data.options_of(parser)
+    data.play_all(options.store, options.data, options.workers)
     study = Study(options.store, data.tables_of(options.store / "training"))
     every = data.tables_of(options.store / "evaluation")
     judged = {name: [t for t in every if t.domain == name] for name in data.JUDGED}

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fl_shield.atomic import draft_of
 from fl_shield.attacks.attack import Attack
 from fl_shield.data import glyphs, image_folder
 from fl_shield.data.sampling import stratified_indices
@@ -238,9 +238,8 @@ def make(name: str, role: Role, kind: str, index: int, data: Path, store: Path) 
             card["asr"] = attack_success_rate(model, held.task.test, attack)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.with_suffix(".json").write_text(json.dumps(card), encoding="utf-8")
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    save_file(model.state_dict(), draft)
-    os.replace(draft, file)
+    with draft_of(file) as draft:
+        save_file(model.state_dict(), draft)
     return file
 
 

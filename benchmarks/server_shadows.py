@@ -20,8 +20,9 @@ import torch
 from rich.progress import track
 
 from benchmarks.server_shadows_page import page, summed
+from fl_shield.atomic import draft_of
 from fl_shield.cohort import Cohort
-from fl_shield.detector import SHIPPED, default_detector
+from fl_shield.detector import SHIPPED, columns_of, default_detector
 from fl_shield.detector.store import read_card
 from fl_shield.inspection import Inspector
 from fl_shield.judge.policy import Policy
@@ -83,9 +84,10 @@ def measure(run: StoredRun, data_root: str | None) -> dict[str, Any]:
     for samples in SAMPLES:
         model = domain.architectures[run.facts["architecture"]].model(domain.task.spec)
         classes = domain.task.spec.num_classes
-        inspector = Inspector(model, probe_set(run.probes(), classes, min(samples, LOOKED_AT)))
-        clean = probe_set(run.probes(), classes, samples)
         detector = default_detector()
+        clean = probe_set(run.probes(), classes, samples)
+        looked_at = probe_set(run.probes(), classes, min(samples, LOOKED_AT))
+        inspector = Inspector(model, looked_at, columns=columns_of(detector))
         settings = ShadowSettings(benign=HONEST, poisoned=POISONED, false_alarms=RATE)
         rehearsal = Rehearsal(ServerShadows(model, clean, settings), THRESHOLD)
         honest, poisoned = rehearsal.try_out(inspector, detector, cohort)
@@ -124,9 +126,12 @@ def measure_noise(run: StoredRun, data_root: str | None) -> list[float]:
     domain = load_domain(run.domain, data_root)
     model = domain.architectures[run.facts["architecture"]].model(domain.task.spec)
     spec = domain.task.spec
-    inspector = Inspector(model, NoiseProbes(spec.input_shape, vocab_size=spec.vocab_size))
-    table = inspector.describe(run.cohort(run.rounds[-1]))
-    return [float(score) for score in default_detector().score(table)]
+    detector = default_detector()
+    noise = NoiseProbes(spec.input_shape, vocab_size=spec.vocab_size)
+    table = Inspector(model, noise, columns=columns_of(detector)).describe(
+        run.cohort(run.rounds[-1])
+    )
+    return [float(score) for score in detector.score(table)]
 
 
 def federations(
@@ -159,9 +164,9 @@ def federations(
 def kept(file: Path, made: Callable[[], Any]) -> Any:
     """Return what is in a JSON file, made and written first if it is not there."""
     if not file.is_file():
-        draft = file.with_suffix(".part")
-        draft.write_text(json.dumps(made()) + "\n", encoding="utf-8")
-        draft.replace(file)
+        found = made()
+        with draft_of(file) as draft:
+            draft.write_text(json.dumps(found) + "\n", encoding="utf-8")
     return json.loads(file.read_text(encoding="utf-8"))
 
 

@@ -12,20 +12,15 @@ know the data sets: what is measured is what leaving out costs, and
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks import detector_data as data
-from benchmarks.detection_figures import clean_rate, deployed, figures
-from fl_shield.descriptors.table import DescriptorTable
+from benchmarks.detection_figures import evaluation
+from benchmarks.detector_results import scored, with_columns
 from fl_shield.detector import SHIPPED
 from fl_shield.detector.meta_detector import MetaDetector
 from fl_shield.detector.store import load_detector, own_facts, save_detector
@@ -52,28 +47,19 @@ Row = Mapping[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    parser.add_argument("--store", type=Path, default=data.ROOT / "runs" / "detector")
-    parser.add_argument("--workers", type=int, default=2)
+    parser = data.parser_of(__doc__)
     parser.add_argument("--ship", action="store_true", help="write the detector into the package")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    store = options.store.absolute()
-    data.play_all(store, options.data.absolute(), options.workers, data.SMALL)
-    training = data.first_tables(store / "training", data.SMALL)
-    judged = data.first_tables(store / "evaluation", data.SMALL)
+    options = data.options_of(parser)
+    training, judged = data.small_set(options)
     teacher = load_detector(data.TEACHER)
     started = time.monotonic()
     pupil = slim_detector(teacher, training, SETTINGS)
     seconds = time.monotonic() - started
     masked = MetaDetector(teacher.networks, teacher.spec, teacher.calibration)
+    fewer = [with_columns(table, set(pupil.columns).__contains__) for table in judged]
     rows: list[Row] = [
         *rows_of("every descriptor", teacher, judged),
-        *rows_of("without what is left out", masked, [without(t, pupil.columns) for t in judged]),
+        *rows_of("without what is left out", masked, fewer),
         *rows_of("taught to do without", pupil, judged),
     ]
     write(rows, len({t.run for t in training}), len(training))
@@ -81,24 +67,12 @@ def main() -> None:
         ship(teacher, pupil, rows, training, seconds)
 
 
-def without(table: EpisodeTable, columns: Sequence[str]) -> EpisodeTable:
-    """Return a round with these columns only."""
-    kept = [i for i, name in enumerate(table.names) if name in set(columns)]
-    names = tuple(table.names[i] for i in kept)
-    return EpisodeTable(
-        table.domain, table.run, table.round_number, names, table.raw[:, kept],
-        table.malicious, table.client_ids, table.facts,
-    )  # fmt: skip
-
-
 def rows_of(name: str, detector: MetaDetector, judged: Sequence[EpisodeTable]) -> list[Row]:
     """Return the figures of a detector, a row a data set."""
     rows: list[Row] = []
     for domain in data.JUDGED:
         tables = [table for table in judged if table.domain == domain]
-        scores = [detector.score(DescriptorTable(t.names, t.raw, t.raw)) for t in tables]
-        rate, _ = clean_rate(tables, scores, detector.threshold)
-        found = figures(tables, scores) | deployed(tables, scores) | {"clean_fpr": rate}
+        found = evaluation(tables, scored(detector, tables), detector.threshold)
         rows.append({"detector": name, "data": domain, "clean_samples": 16, **found})
     return rows
 

@@ -7,6 +7,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+MARGIN = 1e-6
+"""How far above a clean score the limit is put, relative to it; more than rounding."""
+
 SLACK = 1e-9
 """(n + 1) · (1 − 0.05) must not become 20.000000000000004 and ask for one more score."""
 
@@ -23,6 +26,11 @@ def conformal_quantile(ordered: NDArray[np.float64], false_alarms: float) -> flo
     """
     rank = math.ceil((len(ordered) + 1) * (1.0 - false_alarms) - SLACK)
     return None if rank > len(ordered) else float(ordered[max(rank, 1) - 1])
+
+
+def just_above(quantile: float) -> float:
+    """Return a limit for rules that flag scores that reach it: a little above the quantile."""
+    return quantile + MARGIN * (1.0 + abs(quantile))
 
 
 def fewest_scores(false_alarms: float) -> int:

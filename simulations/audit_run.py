@@ -193,6 +193,8 @@ def _print_inputs(found: FinalModels, file: Path) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from fl_shield.simulations.plots.axes import percent
+
     console = Console(width=None if sys.stdout.isatty() else 132, highlight=False)
     if any(model.inputs for model in found.models):
         table = Table()
@@ -205,8 +207,8 @@ def _print_inputs(found: FinalModels, file: Path) -> None:
                 table.add_row(
                     escape(model.name),
                     one.scanner,
-                    "–" if one.found is None else f"{100 * one.found:.1f} % of {one.triggered}",
-                    f"{100 * one.false_alarms:.1f} % of {one.clean}",
+                    "–" if one.found is None else f"{percent(one.found)} of {one.triggered}",
+                    f"{percent(one.false_alarms)} of {one.clean}",
                     "–" if one.auroc is None else f"{one.auroc:.3f}",
                 )
         console.print(table)

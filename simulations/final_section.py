@@ -15,6 +15,7 @@ from fl_shield.simulations.final_models import (
     audit_command,
     read_final_models,
 )
+from fl_shield.simulations.plots.axes import percent
 
 ONLY_INPUTS = (
     "No model was judged as a whole: no scanner for that was named, and by default there is one "
@@ -92,7 +93,7 @@ def section_of(subjects: Sequence[Subject], headings: tuple[str, ...]) -> Sectio
         if model is None:
             unscanned += [subject] if subject.folder not in damage else []
             continue
-        asr = _percent(subject.asr)
+        asr = percent(subject.asr)
         models += [_model_line(subject, asr, finding) for finding in model.scanners]
         inputs += [_input_line(subject, asr, finding) for finding in model.inputs]
         if model.round != subject.round:
@@ -141,8 +142,8 @@ def _input_line(subject: Subject, asr: str, finding: InputFinding) -> Line:
     cells = (
         asr,
         f"{finding.threshold:+.2f}",
-        _percent(finding.found) + triggered,
-        f"{_percent(finding.false_alarms)} of {finding.clean}",
+        percent(finding.found) + triggered,
+        f"{percent(finding.false_alarms)} of {finding.clean}",
         "–" if finding.auroc is None else f"{finding.auroc:.3f}",
     )
     return Line((*subject.labels, finding.scanner), cells)
@@ -152,7 +153,7 @@ def _settings(found: FinalModels) -> str:
     shadows = f", {found.shadows} clean shadow models" if found.shadows else ""
     return (
         f"The server judged with {found.clean_samples} clean samples{shadows}; thresholds aim at "
-        f"{_percent(found.false_alarms)} false alarms where they are not published ones."
+        f"{percent(found.false_alarms)} false alarms where they are not published ones."
     )
 
 
@@ -167,7 +168,3 @@ def _missing(unscanned: Sequence[Subject], subjects: Sequence[Subject]) -> str:
         return "Nobody has looked for a backdoor in the final models of this run."
     names = "; ".join(", ".join(subject.labels) for subject in unscanned)
     return f"Not scanned: {names}."
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"

@@ -142,7 +142,7 @@ class MetaShield(Shielded):
             raise ConfigurationError(
                 expected("max_client_share", "above 0 and at most 1", max_client_share)
             )
-        probe_set = as_probe_set(probes).limited(max_probes)
+        held = as_probe_set(probes)
         if isinstance(probes, NoiseProbes):
             log.warning("%s", WEAKER)
         judges = as_detector(detector)
@@ -160,9 +160,13 @@ class MetaShield(Shielded):
         )
         if inspector is None:
             inspector = Inspector(
-                model, probe_set, columns=columns_of(judges), final_layer=final_layer,
-                seed=seed, device=device,
-            )  # fmt: skip
+                model,
+                held.limited(max_probes),
+                columns=columns_of(judges),
+                final_layer=final_layer,
+                seed=seed,
+                device=device,
+            )
         settings = ShieldSettings(
             claim_key=next(
                 (
@@ -179,7 +183,7 @@ class MetaShield(Shielded):
             min_clients=min_clients,
             capture_folder=None if capture is None else Path(capture),
         )
-        rehearsal = _rehearsal(shadows, model, as_probe_set(probes), judge, seed, device)
+        rehearsal = _rehearsal(shadows, model, held, judge, seed, device)
         audit = None if audit_log is None else AuditLog(audit_log)
         self._shield_core = ShieldCore(
             inspector, judges, judge, settings, audit, rehearsal=rehearsal

@@ -80,11 +80,14 @@ def fit_features(tables: Sequence[LabelledTable], leave_out: Sequence[str] = ())
         spread = GAUSSIAN * np.median(np.abs(benign - np.median(benign, axis=0)), axis=0)
         for name, value in zip(table.names, spread.tolist(), strict=True):
             spreads[name].append(value)
-    names = tuple(
-        sorted(n for n in spreads if not any(fnmatchcase(n, pattern) for pattern in leave_out))
-    )
+    names = tuple(sorted(name for name in spreads if not matches(name, leave_out)))
     units = tuple(max(float(np.median(spreads[name])), MIN_UNIT) for name in names)
     return FeatureSpec(names, units)
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Return whether a column is meant by one of the patterns, as in `*@10/*` or `*/jumbo`."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def features_of(

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fl_shield.conformal import conformal_quantile, fewest_scores
+from fl_shield.conformal import conformal_quantile, fewest_scores, just_above
 from fl_shield.descriptors.table import DescriptorTable
 from fl_shield.detector.features import CHANNELS, FeatureSpec, features_of
 from fl_shield.detector.set_network import SetNetwork
@@ -30,9 +30,6 @@ from fl_shield.judge.policy import Policy
 
 STEPS = 8
 """Points on the way from the median client to a client, at which contributions are measured."""
-
-MARGIN = 1e-6
-"""How far above an honest score the threshold is put, relative to it; more than rounding."""
 
 DECIMALS = 9
 """Decimals of a score; the sums over clients depend on their order far behind them."""
@@ -103,8 +100,7 @@ class Calibration:
                 )
             )
         # A score that reaches the threshold is flagged: it lies just above the quantile.
-        limit = quantile + MARGIN * (1.0 + abs(quantile))
-        return cls(limit - Policy.threshold * scale, scale, Policy.threshold)
+        return cls(just_above(quantile) - Policy.threshold * scale, scale, Policy.threshold)
 
 
 class MetaDetector:

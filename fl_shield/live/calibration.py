@@ -14,8 +14,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from fl_shield.conformal import conformal_quantile, fewest_scores
-from fl_shield.detector.meta_detector import MARGIN
+from fl_shield.conformal import conformal_quantile, fewest_scores, just_above
 from fl_shield.errors import StateError
 
 KEPT = 2
@@ -64,7 +63,7 @@ class LiveCalibration:
         quantile = conformal_quantile(ordered, self.false_alarms)
         if quantile is None:
             return None
-        return quantile + MARGIN * (1.0 + abs(quantile)) - self.threshold
+        return just_above(quantile) - self.threshold
 
     def state_dict(self) -> list[float]:
         """Return the scores, oldest first, JSON-ready."""

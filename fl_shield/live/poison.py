@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from fl_shield.data.task import Split, TaskSpec
 from fl_shield.triggers.jumbo import JumboDistribution
+from fl_shield.triggers.unit_range import in_unit_range
 
 POISONED = (0.2, 0.6)
 """Share of a poisoned shadow's samples that carry the trigger, uniform; as attackers are drawn."""
@@ -41,11 +44,10 @@ def poisoned(split: Split, spec: TaskSpec, rng: np.random.Generator) -> Split:
     count = max(1, round(rng.uniform(*POISONED) * len(split)))
     chosen = torch.from_numpy(rng.permutation(len(split))[:count])
     inputs, labels = split.inputs.clone(), split.labels.clone()
-    if inputs.is_floating_point():  # triggers live in [0, 1], normalised images elsewhere
-        low, high = inputs.min(), inputs.max()
-        span = (high - low).clamp_min(1e-6)
-        inputs[chosen] = trigger.apply((inputs[chosen] - low) / span, generator) * span + low
+    apply = partial(trigger.apply, generator=generator)
+    if inputs.is_floating_point():
+        inputs[chosen] = in_unit_range(inputs[chosen], apply, of=inputs)
     else:
-        inputs[chosen] = trigger.apply(inputs[chosen], generator)
+        inputs[chosen] = apply(inputs[chosen])
     labels[chosen] = target
     return Split(inputs, labels)

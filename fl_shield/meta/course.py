@@ -39,12 +39,7 @@ class Course:
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.network = SetNetwork(spec.num_features, settings.hidden, dropout=settings.dropout)
         self.network.train()
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, settings.learning_rate, total_steps=settings.steps
-        )
+        self.optimiser, self.schedule = one_cycle(self.network, settings)
         self.done = 0
         self.losses: list[float] = []
 
@@ -59,3 +54,16 @@ class Course:
         self.done += 1
         self.losses.append(loss)
         return loss
+
+
+def one_cycle(
+    network: SetNetwork, settings: MetaTraining
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Return AdamW for a network, and the one cycle of its learning rate over all steps."""
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings.learning_rate, total_steps=settings.steps
+    )
+    return optimiser, schedule

@@ -9,19 +9,18 @@ their section 2.1). Log-odds keep their meaning, and with it the teacher's calib
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
-from fl_shield.descriptors.table import DescriptorTable
-from fl_shield.detector.features import CHANNELS, FeatureSpec
+from fl_shield.detector.features import CHANNELS, FeatureSpec, matches
 from fl_shield.detector.meta_detector import MetaDetector
 from fl_shield.detector.set_network import SetNetwork
 from fl_shield.errors import ConfigurationError, expected
-from fl_shield.meta.course import MAX_GRADIENT
+from fl_shield.meta.calibrate import log_odds
+from fl_shield.meta.course import MAX_GRADIENT, one_cycle
 from fl_shield.meta.episodes import Batch, Episodes, hide_columns
 from fl_shield.meta.settings import MetaTraining
 from fl_shield.shadow.table import EpisodeTable
@@ -45,7 +44,7 @@ def slim_detector(
     kept = [
         index
         for index, name in enumerate(teacher.spec.names)
-        if not any(fnmatchcase(name, pattern) for pattern in settings.leave_out)
+        if not matches(name, settings.leave_out)
     ]
     if not kept:
         raise ConfigurationError(
@@ -55,7 +54,7 @@ def slim_detector(
         tuple(teacher.spec.names[i] for i in kept), tuple(teacher.spec.units[i] for i in kept)
     )
     raw = MetaDetector(teacher.networks, teacher.spec)  # log-odds, as networks give them
-    goals = [raw.score(DescriptorTable(t.names, t.raw, t.raw)) for t in tables]
+    goals = [log_odds(raw, table) for table in tables]
     episodes = Episodes(tables, spec)
     networks = [
         _taught(reduced(network, len(teacher.spec.names), kept), episodes, goals, settings, index)
@@ -86,12 +85,7 @@ def _taught(
 ) -> SetNetwork:
     rng = np.random.default_rng([settings.seed, index])
     generator = torch.Generator().manual_seed(1000 * settings.seed + index)
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.learning_rate, total_steps=settings.steps
-    )
+    optimiser, schedule = one_cycle(network, settings)
     network.train()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1000 * settings.seed + index)  # dropout

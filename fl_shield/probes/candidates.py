@@ -15,6 +15,7 @@ from fl_shield.data.task import TaskSpec
 from fl_shield.descriptors.tokens import insert_tokens
 from fl_shield.probes.probe_set import Inputs
 from fl_shield.triggers.jumbo import JumboDistribution
+from fl_shield.triggers.unit_range import in_unit_range
 
 NUM_SAMPLES = 6
 """Clean probes that carry the candidates."""
@@ -45,14 +46,14 @@ def jumbo_images(images: Tensor, seed: int, count: int = NUM_IMAGE_CANDIDATES) -
         seed: Seed of the draws.
         count: Number of candidates.
     """
-    low, high = images.min(), images.max()
-    span = (high - low).clamp_min(1e-6)
-    unit = (images - low) / span
     generator = torch.Generator().manual_seed(seed)
     spec = TaskSpec("image", tuple(images.shape[1:]), 2)
     jumbo = JumboDistribution()
-    parts = [jumbo.sample(generator, spec).apply(unit) for _ in range(count)]
-    return torch.cat(parts) * span + low
+
+    def drawn(unit: Tensor) -> Tensor:
+        return torch.cat([jumbo.sample(generator, spec).apply(unit) for _ in range(count)])
+
+    return in_unit_range(images, drawn)
 
 
 def choose_tokens(
