@@ -53,7 +53,7 @@ browser: ## install Chromium for the report's test, where that is possible
 	  echo "No Chromium here: the report's test in a browser will be skipped."
 
 results-demo: $(STAMP) ## five seeds of the demonstration -> docs/results/demo.json and README
-	$(BIN)/python benchmarks/demo_seeds.py
+	$(BIN)/python -m benchmarks.demo_seeds
 
 results-detector: $(STAMP) ## the detector on what it has never seen -> docs/results/detector.json: DATA=dir
 	$(BIN)/python -m benchmarks.detector_results --data $(DATA) --workers $(WORKERS) $(SHIP)

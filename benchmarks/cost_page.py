@@ -28,11 +28,11 @@ from benchmarks.cost_figures import (
 )
 from benchmarks.cost_models import SIZES
 from benchmarks.cost_plots import draw_costs
+from benchmarks.marked_table import write_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
 COMMAND = "make results-cost"
-BEGIN, END = "<!-- cost-table -->", "<!-- /cost-table -->"
 
 TITLES = {
     "shield": "fl_shield",
@@ -69,13 +69,7 @@ def write_results(rows: Sequence[Row]) -> None:
         "## Left out", left_out(rows),
     ]  # fmt: skip
     (RESULTS / "cost.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
-    docs = ROOT / "docs" / "cost.md"
-    if docs.is_file():
-        before, begin, rest = docs.read_text(encoding="utf-8").partition(BEGIN)
-        if begin:
-            after = rest.partition(END)[2]
-            text = f"{before}{BEGIN}\n{targets_table(rows)}\n{END}{after}"
-            docs.write_text(text, encoding="utf-8")
+    write_table(ROOT / "docs" / "cost.md", "cost-table", targets_table(rows))
     print(targets_table(rows))
 
 

@@ -16,11 +16,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.marked_table import write_table
+
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs"
 RESULTS = ROOT / "docs" / "results"
 SEEDS = range(5)
-BEGIN, END = "<!-- demo-table -->", "<!-- /demo-table -->"
 COLUMNS = (
     ("clean", "main_accuracy"),
     ("clean", "asr"),
@@ -94,10 +95,7 @@ def main() -> None:
     (RESULTS / "demo.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     note = "Written by `make results-demo` (seeds 0 to 4).\n\n"
     (RESULTS / "demo.md").write_text(f"# The demonstration\n\n{note}{text}\n", encoding="utf-8")
-    readme = ROOT / "README.md"
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    write_table(ROOT / "README.md", "demo-table", text)
     print(text)
 
 

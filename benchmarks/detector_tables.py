@@ -12,11 +12,11 @@ import torch
 
 from benchmarks.detector_data import JUDGED, ROOT
 from benchmarks.detector_plots import draw_rivals
+from benchmarks.marked_table import write_table
 from fl_shield.shadow.table import EpisodeTable
 
 RESULTS = ROOT / "docs" / "results"
 COMMAND = "make results-detector"
-BEGIN, END = "<!-- detector-table -->", "<!-- /detector-table -->"
 
 FLOORS = {
     "auroc": (0.985, 0.97, 0.95, 0.90, 0.97),
@@ -83,11 +83,7 @@ def write_results(
     draw_rivals(rows, JUDGED, RESULTS / "detector.png")
     text = "\n\n".join(page) + "\n"
     (RESULTS / "detector.md").write_text(text, encoding="utf-8")
-    readme = ROOT / "README.md"
-    before, begin, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    if begin:
-        after = rest.partition(END)[2]
-        readme.write_text(f"{before}{BEGIN}\n{main_table(rows)}\n{END}{after}", encoding="utf-8")
+    write_table(ROOT / "README.md", "detector-table", main_table(rows))
     print(main_table(rows))
 
 

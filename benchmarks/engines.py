@@ -28,6 +28,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from rich.console import Console
 
+from benchmarks.marked_table import write_table
 from fl_shield.simulations.client_app import make_client_app
 from fl_shield.simulations.composing import compose_config
 from fl_shield.simulations.federation import build_federation
@@ -41,7 +42,7 @@ from fl_shield.simulations.study_grid import OneProcessGrid
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "studies.md"
-BEGIN, END = "<!-- engines-table -->", "<!-- /engines-table -->"
+TABLE = "engines-table"
 ENGINES = ("flower", "in_process")
 SEEDS = (0, 1)
 SETTINGS = (
@@ -204,9 +205,7 @@ def main() -> None:
         "runs": runs,
     }
     (RESULTS / "engines.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n{table(runs)}\n{END}{after}", encoding="utf-8")
+    write_table(PAGE, TABLE, table(runs))
     print(table(runs))
 
 

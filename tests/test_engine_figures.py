@@ -12,16 +12,16 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from benchmarks.engines import (
-    BEGIN,
-    END,
     PAGE,
     RESULTS,
+    TABLE,
     TimedApp,
     largest_difference,
     outside,
     play,
     table,
 )
+from benchmarks.marked_table import read_table
 from fl_shield.simulations.composing import compose_config
 from fl_shield.simulations.settings import settings_from
 from fl_shield.simulations.study_grid import OneProcessGrid
@@ -96,6 +96,5 @@ def test_what_is_played_is_the_whole_run(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_table_of_the_docs_is_that_of_the_results() -> None:
-    shown = PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].strip()
     record = json.loads((RESULTS / "engines.json").read_text(encoding="utf-8"))
-    assert shown == table(record["runs"])
+    assert read_table(PAGE, TABLE) == table(record["runs"])

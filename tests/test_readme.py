@@ -22,6 +22,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from omegaconf import OmegaConf
 from torch import nn
 
+from benchmarks.marked_table import read_table
 from fl_shield.data.task import Split, Task, TaskSpec
 from fl_shield.descriptors.table import DescriptorTable
 from fl_shield.detector import Detector
@@ -291,9 +292,7 @@ def test_every_setting_of_the_shield_is_documented() -> None:
 
 def test_figures_of_the_readme_come_from_the_command() -> None:
     """The table is either not there yet, or that which `make results-demo` wrote down."""
-    begin, end = "<!-- demo-table -->", "<!-- /demo-table -->"
-    assert text_of("README.md").count(begin) == text_of("README.md").count(end) == 1
-    table = text_of("README.md").split(begin)[1].split(end)[0].strip()
+    table = read_table(ROOT / "README.md", "demo-table")
     results = ROOT / "docs" / "results" / "demo.md"
     if not table:
         assert not results.exists(), "run make results-demo: README lacks its table"
