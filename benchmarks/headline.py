@@ -3,7 +3,8 @@
     python -m benchmarks.headline data_root=../shared/data workers=2 'include=[{data:mnist,seed:0}]'
 
 Runs what is left of the study `headline` (`conf/study/headline.yaml`), whole or in pieces, and
-writes a row a run, the table of means, the plots, and for every attacked cell whether the shield
+writes a row a run, the tables of means (two of them into README), the plots, and for every attacked
+cell whether the shield
 
 - ends with an attack success rate at most 2 points above the clean run's, and main accuracy at most
   1 point below it;
@@ -19,6 +20,8 @@ import shutil
 import sys
 from collections.abc import Sequence
 
+from benchmarks.headline_table import defences_table, everywhere_table
+from benchmarks.marked_table import write_table
 from benchmarks.study_results import RESULTS, ROOT, Record, number, rows_of_study, write_csv
 
 SHIELD = "meta_shield"
@@ -134,7 +137,13 @@ def main() -> None:
     write_csv(RESULTS / "headline.csv", rows)
     report = ROOT / "studies" / "headline" / "report"
     means = (report / "results.md").read_text(encoding="utf-8").partition("\n\n")[2]
-    page = summary(rows) + f"\n## Means over seeds, in percent\n\n{means}"
+    against_all = defences_table(rows, "mnist", "0.2")
+    everywhere = everywhere_table(rows, SHIELD)
+    page = (
+        f"{summary(rows)}\n## All defences\n\n{against_all}\n\n## Everywhere\n\n{everywhere}\n"
+        f"\n## Means over seeds, in percent\n\n{means}"
+    )
+    write_table(ROOT / "README.md", "headline-table", f"{against_all}\n\n{everywhere}")
     (RESULTS / "headline.md").write_text(page, encoding="utf-8")
     for plot in sorted((report / "plots").glob("*.png")):
         shutil.copyfile(plot, RESULTS / f"headline.{plot.name}")

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.headline import against_clean, against_rivals, summary
+from benchmarks.headline_table import defences_table, everywhere_table
+from benchmarks.marked_table import read_table, write_table
 from benchmarks.potency import differing, why_not
 from fl_shield.simulations.composing import compose_config
 from fl_shield.simulations.study_plan import plan_of, split_overrides
@@ -83,3 +85,45 @@ def test_the_page_counts_cells_and_names_exceptions() -> None:
     assert "No rival is better in 0 of the 1 cells that rivals have run in" in page
     assert "ASR 49.0 points above clean; flame is 40.0 points lower in ASR" in page
     assert "| meta_shield | 3.0 % | 1 |" in page
+
+
+def test_defences_are_compared_on_the_cells_that_all_have_finished() -> None:
+    rows = [
+        {**ROW, "tpr": "1.0", "final_asr": "0.02"},
+        {**ROW, "defence": "flame", "tpr": "0.5", "final_asr": "0.10", "fpr": "0.3"},
+        {**ROW, "seed": "1", "tpr": "0.8", "final_asr": "0.04"},
+        {**ROW, "seed": "1", "defence": "flame", "tpr": "0.5", "final_asr": "0.06", "fpr": "0.3"},
+        {**ROW, "seed": "2", "tpr": "0.0", "final_asr": "0.9"},  # FLAME has not come so far
+        {**ROW, "trigger": "", "attackers": "0", "tpr": "", "fpr": "0.004"},
+        {**ROW, "attackers": "0.4", "tpr": "0.0", "final_asr": "0.9"},
+    ]
+    lines = defences_table(rows, "mnist", "0.2").splitlines()
+    shield = "| **MetaShield** | 3.0 % | 4.0 % | 97.0 % | 97.0 % | 90.0 % | 1.0 % | 0.4 % |"
+    assert lines[2:4] == [shield, "| `flame` | 8.0 % | 10.0 % | 97.0 % | – | 50.0 % | 30.0 % | – |"]
+    assert lines[-1] == "mnist, 20 % attackers, means over 1 attacks and 2 seeds (2 cells)."
+
+
+def test_the_best_rival_has_run_wherever_the_shield_has() -> None:
+    other = {**ROW, "seed": "1"}
+    rows = [
+        {**ROW, "final_asr": "0.02"}, {**other, "final_asr": "0.02"},
+        {**ROW, "defence": "none", "final_asr": "1.0"}, {**other, "defence": "none"},
+        {**ROW, "defence": "krum", "final_asr": "0.0"},
+        {**ROW, "defence": "flame", "final_asr": "0.10"}, {**other, "defence": "flame"},
+    ]  # fmt: skip
+    assert everywhere_table(rows, "meta_shield").splitlines()[-1] == (
+        "| mnist | 20 % | 2 | 51.0 %, 97.0 % | 2.0 %, 97.0 % | 6.0 %, 97.0 % (`flame`) |"
+    )
+
+
+def test_a_table_replaces_what_is_between_its_marks(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    write_table(page, "figures", "| 1 |")
+    assert not page.exists()
+    page.write_text("before\n<!-- figures -->\nold\n<!-- /figures -->\nafter\n")
+    write_table(page, "figures", "| 1 |")
+    write_table(page, "others", "| 2 |")
+    assert page.read_text() == "before\n<!-- figures -->\n| 1 |\n<!-- /figures -->\nafter\n"
+    assert read_table(page, "figures") == "| 1 |"
+    with pytest.raises(ValueError, match="others"):
+        read_table(page, "others")

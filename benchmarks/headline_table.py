@@ -1,0 +1,109 @@
+"""The headline study in two tables: all defences on one data set, and the shield everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+
+from benchmarks.study_results import Record, number
+
+UNDEFENDED = "none"
+
+
+def defences_table(rows: Sequence[Record], data: str, attackers: str) -> str:
+    """Return a line a defence: its means over attacks and seeds, lowest mean ASR first.
+
+    Only cells that every defence of the table has finished count: means over others would compare
+    easy attacks with hard ones.
+
+    Args:
+        rows: Lines of the study's CSV file.
+        data: The data set.
+        attackers: Share of malicious clients, as the file has it.
+    """
+    attacked = [
+        row for row in rows
+        if row["data"] == data and row["attackers"] == attackers and row["trigger"]
+    ]  # fmt: skip
+    defences = {row["defence"] for row in attacked}
+    cells: dict[tuple[str, ...], set[str]] = {}
+    for row in attacked:
+        cells.setdefault(_cell(row), set()).add(row["defence"])
+    most = max((len(found) for found in cells.values()), default=0)
+    full = {cell for cell, found in cells.items() if len(found) == most}
+    defences = set.intersection(*(cells[cell] for cell in full)) if full else set()
+    clean = [row for row in rows if row["data"] == data and not row["trigger"]]
+    lines = []
+    for name in defences:
+        own = [row for row in attacked if row["defence"] == name and _cell(row) in full]
+        quiet = [row for row in clean if row["defence"] == name]
+        asr = _mean(own, "final_asr")
+        worst = max(found for row in own if (found := number(row, "final_asr")) is not None)
+        figures = [
+            _percent(asr), _percent(worst), _percent(_mean(own, "final_ma")),
+            _percent(_mean(quiet, "final_ma")), _percent(_mean(own, "tpr")),
+            _percent(_mean(own, "fpr")), _percent(_mean(quiet, "fpr")),
+        ]  # fmt: skip
+        lines.append((asr or 0.0, f"| {_shown(name)} | {' | '.join(figures)} |"))
+    seeds = len({cell[-1] for cell in full})
+    attacks = len({cell[:-1] for cell in full})
+    head = [
+        "| defence | ASR | worst ASR | MA | MA, no attack | TPR | FPR | FPR, no attack |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    note = (
+        f"{data}, {float(attackers):.0%} attackers, means over {attacks} attacks and "
+        f"{seeds} {'seed' if seeds == 1 else 'seeds'} ({len(full)} cells)."
+    ).replace("%", " %")
+    return "\n".join([*head, *(line for _, line in sorted(lines)), "", note])
+
+
+def everywhere_table(rows: Sequence[Record], shield: str) -> str:
+    """Return a line a data set and share of attackers: no defence, the shield, the best rival.
+
+    The best rival has the lowest mean ASR of those that ran in every cell that the shield ran in.
+    """
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for row in rows:
+        if row["trigger"]:
+            groups.setdefault((row["data"], row["attackers"]), []).append(row)
+    lines = [
+        "| data | attackers | cells | no defence: ASR, MA | MetaShield: ASR, MA "
+        "| best rival: ASR, MA |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (data, attackers), members in sorted(groups.items()):
+        cells = {_cell(row) for row in members if row["defence"] == shield}
+        played: dict[str, list[Record]] = {}
+        for row in members:
+            if _cell(row) in cells:
+                played.setdefault(row["defence"], []).append(row)
+        whole = {name: own for name, own in played.items() if len(own) == len(cells)}
+        rivals = [name for name in whole if name not in (shield, UNDEFENDED)]
+        best = min(rivals, key=lambda name: _mean(whole[name], "final_asr") or 0.0, default="")
+        shown = [
+            f"{_percent(_mean(own, 'final_asr'))}, {_percent(_mean(own, 'final_ma'))}"
+            if (own := whole.get(name)) else "–"
+            for name in (UNDEFENDED, shield, best)
+        ]  # fmt: skip
+        shown[2] += f" ({_shown(best)})" if best else ""
+        share = f"{100 * float(attackers):.0f} %"
+        lines.append(f"| {data} | {share} | {len(cells)} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def _cell(row: Record) -> tuple[str, ...]:
+    return row["attack"], row["trigger"], row["seed"]
+
+
+def _shown(name: str) -> str:
+    return {UNDEFENDED: "no defence", "meta_shield": "**MetaShield**"}.get(name, f"`{name}`")
+
+
+def _mean(rows: Iterable[Record], key: str) -> float | None:
+    found = [value for row in rows if (value := number(row, key)) is not None]
+    return fmean(found) if found else None
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
