@@ -121,6 +121,9 @@ class Federation:
         with torch.random.fork_rng():
             torch.manual_seed(derived_seed(self.settings.seed, 1))
             model: nn.Module = build(self.settings.config["model"], "model")(self.task.spec)
+        for parameter in model.parameters():
+            if parameter.dim() == 4:  # oneDNN trains convolutions of this layout a quarter faster
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         return model
 
     def initial_model(self) -> nn.Module:

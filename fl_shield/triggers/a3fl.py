@@ -189,5 +189,5 @@ def _draw(samples: int, batch_size: int, generator: torch.Generator) -> Tensor:
 
 def _similarity(one: nn.Module, other: nn.Module) -> float:
     """Return the cosine similarity of all parameters."""
-    flat = [nn.utils.parameters_to_vector(model.parameters()) for model in (one, other)]
+    flat = [torch.cat([p.flatten() for p in m.parameters()]) for m in (one, other)]
     return float(functional.cosine_similarity(flat[0], flat[1], dim=0))
