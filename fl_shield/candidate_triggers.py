@@ -13,9 +13,15 @@ from torch import Tensor, nn
 
 from fl_shield.activations.universal import perturbed, universal_perturbations
 from fl_shield.descriptors.candidates import answers
-from fl_shield.descriptors.comparison import INVERTED, JUMBO, TOKENS
+from fl_shield.descriptors.comparison import INVERTED, JUMBO, PHRASES, TOKENS
 from fl_shield.descriptors.excess import EPSILON
-from fl_shield.probes.candidates import choose_tokens, first_samples, jumbo_images, token_texts
+from fl_shield.probes.candidates import (
+    choose_phrases,
+    choose_tokens,
+    first_samples,
+    jumbo_images,
+    token_texts,
+)
 from fl_shield.probes.probe_set import Inputs
 
 
@@ -61,6 +67,18 @@ def token_triggers(
     chosen = choose_tokens(excess, pull, obeyed, seed)
     texts = token_texts(first_samples(clean), chosen)
     return CandidateTriggers(texts, len(chosen), {TOKENS: slice(len(chosen))})
+
+
+def phrase_triggers(clean: Inputs, surplus: Tensor) -> CandidateTriggers:
+    """Return phrases of tokens that clients moved further than such tokens move, as candidates.
+
+    Args:
+        clean: Clean probes.
+        surplus: `(clients, tokens)` surplus row motion.
+    """
+    chosen = choose_phrases(surplus)
+    texts = token_texts(first_samples(clean), chosen)
+    return CandidateTriggers(texts, len(chosen), {PHRASES: slice(len(chosen))})
 
 
 def image_triggers(

@@ -16,13 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fl_shield.activations.directions import obeyed_tokens, token_directions
 from fl_shield.activations.extrapolation import RAW, extrapolate
 from fl_shield.activations.layout import fastest_layout, in_layout
 from fl_shield.activations.penultimate import PenultimateReader, call_model, find_final_layer
-from fl_shield.candidate_triggers import CandidateTriggers, image_triggers, token_triggers
+from fl_shield.candidate_triggers import (
+    CandidateTriggers,
+    image_triggers,
+    phrase_triggers,
+    token_triggers,
+)
 from fl_shield.cohort import Cohort, State
-from fl_shield.descriptors.comparison import GUIDED, GUIDED_SCALE, TOKENS, Kept, compare
+from fl_shield.descriptors.comparison import (
+    GUIDED,
+    GUIDED_SCALE,
+    PHRASES,
+    TOKENS,
+    Kept,
+    compare,
+)
 from fl_shield.descriptors.excess import logit_shift
 from fl_shield.descriptors.geometry import describe_geometry, squared_norm
 from fl_shield.descriptors.places import Reading, describe_places, describe_reading, in_rows
@@ -33,16 +44,13 @@ from fl_shield.descriptors.table import DescriptorTable
 from fl_shield.descriptors.tokens import (
     NUM_GUIDED,
     describe_tokens,
-    excess_motion,
     find_embedding,
     insert_tokens,
-    row_motion,
-    row_pull,
 )
 from fl_shield.errors import ConfigurationError, ModelError, expected
-from fl_shield.probes.candidates import first_samples, token_texts
 from fl_shield.probes.probe_set import Inputs, ProbeSet
 from fl_shield.probes.views import CLEAN, build_views, concatenate
+from fl_shield.token_survey import TokenFacts, TokenSurvey
 
 LIMIT = 1e6
 """Logits and activations of extrapolated models are limited to this size."""
@@ -55,16 +63,17 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class _CohortFacts:
-    """What the first pass learns: norms, mean direction, and for text the excess row motion."""
+    """What the first pass learns: norms, mean direction, for text row motion, and what to ask."""
 
     norms: list[float]
     origin: float
     median_norm: float
     direction_sum: Tensors
-    token_excess: Tensor | None
-    token_pull: Tensor | None
+    tokens: TokenFacts | None
     candidates: CandidateTriggers | None
     candidate_answers: Tensor | None
+    phrases: CandidateTriggers | None
+    phrase_answers: Tensor | None
 
 
 @dataclass
@@ -167,7 +176,7 @@ class Inspector:
         self._put(self._own | self._own_buffers, reference)
         baseline = self._read(None, self._batch)
         facts = self._survey(cohort, reference, baseline)
-        kept = Kept()
+        kept = Kept(surplus=None if facts.tokens is None else facts.tokens.surplus.cpu())
         rows: list[dict[str, float]] = []
         block: list[_Seen] = []
         for index, state in enumerate(self._states(cohort)):
@@ -189,55 +198,45 @@ class Inspector:
 
     def _survey(self, cohort: Cohort, reference: Tensors, baseline: Reading) -> _CohortFacts:
         norms: list[float] = []
-        motions: list[Tensor] = []
-        pulls: list[Tensor] = []
-        directions = self._token_directions(reference)
-        obeyed: list[int] = []
-        if self._embedding is not None and directions is not None:
-            obeyed = obeyed_tokens(reference[self._embedding], directions)
+        survey = None
+        if self._embedding is not None:
+            survey = TokenSurvey(self._model, self._embedding, self._clean, self._filler, reference)
         # In double precision the sum does not depend on the order of the clients.
         total = {name: torch.zeros_like(reference[name]).double() for name in self._parameters}
         for state in self._states(cohort):
             update = self._update(state, reference)
             norm = squared_norm(update.values()) ** 0.5
             norms.append(norm)
-            if self._embedding is not None and directions is not None:
-                motions.append(row_motion(update[self._embedding]))
-                pulls.append(row_pull(update[self._embedding], directions))
+            if survey is not None:
+                survey.add(update)
             for name, direction in update.items():
                 total[name] += direction.div_(max(norm, 1e-12))
-        excess = excess_motion(torch.stack(motions)) if motions else None
-        pull = excess_motion(torch.stack(pulls)) if pulls else None
-        candidates = self._candidates(excess, pull, obeyed, reference, baseline)
-        answers = None
-        if candidates is not None:
-            answers = self._answers(candidates, reference, baseline, baseline)
+        tokens = None if survey is None else survey.facts()
+        candidates = self._candidates(tokens, reference, baseline)
+        phrases = None
+        if tokens is not None and PHRASES in self._plan.kinds:
+            phrases = phrase_triggers(self._clean, tokens.surplus)
+        answers, spoken = (
+            None if asked is None else self._answers(asked, reference, baseline, baseline)
+            for asked in (candidates, phrases)
+        )
         median = float(np.median(norms)) if norms else 0.0
         single = {name: total.pop(name).float() for name in self._parameters}
         origin = squared_norm(reference[name] for name in self._parameters) ** 0.5
-        return _CohortFacts(norms, origin, median, single, excess, pull, candidates, answers)
-
-    def _token_directions(self, reference: Tensors) -> Tensor | None:
-        """Return the directions in which an inserted token's embedding means each class."""
-        if self._embedding is None:
-            return None
-        clean = token_texts(first_samples(self._clean), [(self._filler,)])
-        layer = self._embedding.removesuffix(".weight")
-        return token_directions(self._model, reference, layer, clean)
+        return _CohortFacts(
+            norms, origin, median, single, tokens, candidates, answers, phrases, spoken
+        )
 
     def _candidates(
-        self,
-        excess: Tensor | None,
-        pull: Tensor | None,
-        obeyed: list[int],
-        reference: Tensors,
-        baseline: Reading,
+        self, tokens: TokenFacts | None, reference: Tensors, baseline: Reading
     ) -> CandidateTriggers | None:
         """Return the candidate triggers of the round, None where there is nothing to draw."""
-        if excess is not None and pull is not None:
+        if tokens is not None:
             if TOKENS not in self._plan.kinds:
                 return None
-            return token_triggers(self._clean, excess, pull, obeyed, self._seed)
+            return token_triggers(
+                self._clean, tokens.excess, tokens.pull, tokens.obeyed, self._seed
+            )
         classes = baseline[0].shape[1]
         return image_triggers(
             self._clean, self._model, reference, classes, self._plan.kinds, self._seed
@@ -263,6 +262,9 @@ class Inspector:
         """Run a client's weights, and its update followed further, on the probes."""
         self._put(self._own | self._own_buffers, state)
         raw = self._read(None, self._batch)
+        if facts.phrases is not None and facts.phrase_answers is not None:
+            answered = self._answers(facts.phrases, None, raw, baseline) - facts.phrase_answers
+            kept.answers.setdefault(PHRASES, []).append(answered.cpu())
         self._put(self._own_buffers, reference)
         update = self._update(state, reference)
         norm = facts.norms[index]
@@ -271,8 +273,8 @@ class Inspector:
             own=max(norm, 1e-12), count=max(len(facts.norms) - 1, 1), origin=facts.origin,
         )  # fmt: skip
         seen = _Seen(geometry, [raw])
-        if facts.token_excess is not None and facts.token_pull is not None:
-            seen.tokens = describe_tokens(facts.token_excess[index], facts.token_pull[index])
+        if facts.tokens is not None:
+            seen.tokens = describe_tokens(facts.tokens.excess[index], facts.tokens.pull[index])
         kept.sketches.append(self._sketcher.sketch(update))
         for scale in self._plan.scales:
             seen.readings.append(self._follow(reference, update, norm, scale * facts.median_norm))
@@ -284,7 +286,7 @@ class Inspector:
         return seen
 
     def _looks_closer(self, facts: _CohortFacts) -> bool:
-        is_text = facts.token_excess is not None
+        is_text = facts.tokens is not None
         return facts.candidates is not None or (is_text and self._plan.guided)
 
     @staticmethod
@@ -313,8 +315,8 @@ class Inspector:
             answered = (answered - facts.candidate_answers).cpu()
             for kind, part in facts.candidates.kinds.items():
                 kept.answers.setdefault(kind, []).append(answered[part])
-        if facts.token_excess is not None and self._plan.guided:
-            guided = self._guided(facts.token_excess[index])
+        if facts.tokens is not None and self._plan.guided:
+            guided = self._guided(facts.tokens.excess[index])
             seen.guided = self._read(None, guided), self._read(reference, guided)
 
     def _describe_block(

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from fl_shield.activations.extrapolation import RAW
 from fl_shield.descriptors.candidates import describe_candidates, describe_inverted
 from fl_shield.descriptors.excess import describe_excess
 from fl_shield.descriptors.sketch import describe_relations
+from fl_shield.descriptors.tokens import describe_surplus
 
-JUMBO, INVERTED, TOKENS = "jumbo", "inverted", "tokens"
+JUMBO, INVERTED, TOKENS, PHRASES = "jumbo", "inverted", "tokens", "phrases"
 """Kinds of candidate triggers: drawn for images, obeyed by the global model, chosen for text."""
 
 GUIDED = "guided"
@@ -20,6 +22,11 @@ GUIDED = "guided"
 
 GUIDED_SCALE = 4.0
 """Scale at which update-guided and candidate probes are read; one, because they are many."""
+
+
+def place_of(kind: str) -> str:
+    """Return where a kind of candidate triggers is read: phrases as they are, others further on."""
+    return f"{RAW if kind == PHRASES else f'{GUIDED_SCALE:g}'}/{kind}"
 
 
 @dataclass
@@ -31,11 +38,13 @@ class Kept:
         answers: `(candidates, classes)` answers to each kind of candidate triggers, one tensor a
             client.
         sketches: `(buckets,)` sketched updates, one tensor a client.
+        surplus: `(clients, tokens)` surplus row motion of text, None for other inputs.
     """
 
     shifts: list[Tensor] = field(default_factory=list)
     answers: dict[str, list[Tensor]] = field(default_factory=dict)
     sketches: list[Tensor] = field(default_factory=list)
+    surplus: Tensor | None = None
 
 
 def compare(kept: Kept, scales: Sequence[str], views: Sequence[str]) -> dict[str, Tensor]:
@@ -48,8 +57,10 @@ def compare(kept: Kept, scales: Sequence[str], views: Sequence[str]) -> dict[str
         for j, view in enumerate(views):
             found = describe_excess(shifts[:, i, j])
             columns |= {f"{name}@{scale}/{view}": values for name, values in found.items()}
+    if kept.surplus is not None:
+        columns |= describe_surplus(kept.surplus)
     for kind, answered in kept.answers.items():
         describe = describe_inverted if kind == INVERTED else describe_candidates
         found = describe(torch.stack(answered))
-        columns |= {f"{name}@{GUIDED_SCALE:g}/{kind}": values for name, values in found.items()}
+        columns |= {f"{name}@{place_of(kind)}": values for name, values in found.items()}
     return columns

@@ -11,10 +11,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fl_shield.activations.extrapolation import SCALES
-from fl_shield.descriptors.comparison import GUIDED, GUIDED_SCALE, INVERTED, JUMBO, TOKENS
+from fl_shield.descriptors.comparison import (
+    GUIDED,
+    GUIDED_SCALE,
+    INVERTED,
+    JUMBO,
+    PHRASES,
+    TOKENS,
+    place_of,
+)
 from fl_shield.probes.views import CLEAN, NOISE
 
-KINDS = (JUMBO, INVERTED, TOKENS)
+KINDS = (JUMBO, INVERTED, TOKENS, PHRASES)
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,6 @@ def plan_of(columns: Iterable[str] | None) -> Plan:
     return Plan(
         scales=tuple(scale for scale in whole.scales if f"{scale:g}" in plain),
         views=tuple(view for view in whole.views if view == CLEAN or view in seen),
-        kinds=tuple(kind for kind in whole.kinds if f"{GUIDED_SCALE:g}/{kind}" in places),
+        kinds=tuple(kind for kind in whole.kinds if place_of(kind) in places),
         guided=f"{GUIDED_SCALE:g}/{GUIDED}" in places,
     )

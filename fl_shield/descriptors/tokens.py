@@ -8,6 +8,9 @@ that no honest client's data explain. Rows that many clients move are ordinary v
 | `token_peak` | max over tokens of r − cohort median of r | one word was taught |
 | `token_top` | mean of the `NUM_GUIDED` largest excesses | a phrase was taught |
 | `pull_peak`, `pull_top` | the same of p, the largest over classes of ΔE[v]·g_c, over its root mean square | a word was taught to *mean* a class |
+| `surplus_top` | mean of the `JOINT` largest s, where s is r minus its median over the clients that moved v, or minus 1 if that is more or they are fewer than `ENOUGH`; 0 where r is 0 | a word that only this client has is no trigger unless it moved far |
+| `shared_top` | mean of s over the `NUM_GUIDED` tokens whose second largest s over the clients is largest | colluding attackers teach the same words |
+| `surplus_peer` | largest cosine of max(s, 0)² with another client's | the same, without a common list |
 
 g_c is the gradient of the centred logit of class c by the embedding of an inserted token, under the
 global model: a row may move far and mean nothing, or little and in the one direction that counts.
@@ -18,7 +21,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fl_shield.descriptors.excess import nearest_peer
 from fl_shield.errors import ModelError
+
+JOINT = 4
+"""Tokens that are proposed together as a trigger."""
+
+ENOUGH = 3
+"""Clients that must have moved a token for their median to say how far such tokens move."""
+
+MOVED = 1e-6
+"""Row motion below which a token was not in a client's data."""
 
 NUM_GUIDED = 6
 """Tokens that an update moved most, inserted into the clean probes as a candidate trigger."""
@@ -65,6 +78,37 @@ def row_pull(update: Tensor, directions: Tensor) -> Tensor:
 def excess_motion(motions: Tensor) -> Tensor:
     """Return each client's row motion minus the cohort's median, `(clients, tokens)`."""
     return motions - motions.median(dim=0).values
+
+
+def surplus_motion(motions: Tensor) -> Tensor:
+    """Return how much further each client moved each token than clients that move it do.
+
+    The excess over *all* clients is largest for words that one client alone has, triggers or not;
+    this one is largest for words that were moved further than words of their kind.
+
+    Args:
+        motions: `(clients, tokens)` from `row_motion`.
+    """
+    moved = motions > MOVED
+    usual = motions.masked_fill(~moved, torch.nan).nanmedian(dim=0).values
+    usual = torch.where(moved.sum(dim=0) >= ENOUGH, usual.nan_to_num(1.0), 1.0).clamp_min(1.0)
+    return torch.where(moved, motions - usual, 0.0)
+
+
+def shared_tokens(surplus: Tensor) -> Tensor:
+    """Return the `NUM_GUIDED` tokens that at least two clients moved far, most shared first."""
+    second = surplus.topk(min(2, len(surplus)), dim=0).values[-1]
+    return second.topk(min(NUM_GUIDED, len(second))).indices
+
+
+def describe_surplus(surplus: Tensor) -> dict[str, Tensor]:
+    """Return name to `(clients,)` values from `(clients, tokens)` surplus motion."""
+    top = surplus.topk(min(JOINT, surplus.shape[1]), dim=1).values
+    return {
+        "surplus_top": top.mean(dim=1),
+        "shared_top": surplus[:, shared_tokens(surplus)].mean(dim=1),
+        "surplus_peer": nearest_peer(surplus.clamp_min(0.0).square()),
+    }
 
 
 def describe_tokens(excess: Tensor, pull: Tensor) -> dict[str, float]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fl_shield.data.task import TaskSpec
-from fl_shield.descriptors.tokens import insert_tokens
+from fl_shield.descriptors.tokens import JOINT, insert_tokens, shared_tokens
 from fl_shield.probes.probe_set import Inputs
 from fl_shield.triggers.jumbo import JumboDistribution
 from fl_shield.triggers.unit_range import in_unit_range
@@ -25,8 +25,8 @@ NUM_TOKEN_CANDIDATES = 24
 NUM_RANDOM_TOKENS = 4
 """Of the token candidates, how many are random words."""
 
-JOINT = 4
-"""Tokens of a joint candidate."""
+NUM_PHRASES = 24
+"""Candidates of several tokens that moved further than they do elsewhere."""
 
 
 def first_samples(inputs: Inputs, count: int = NUM_SAMPLES) -> Inputs:
@@ -83,6 +83,22 @@ def choose_tokens(
     order = proposals.values.mean(dim=1).argsort(descending=True, stable=True)
     joint = [tuple(proposals.indices[row].tolist()) for row in order[:count].tolist()]
     return [*((token,) for token in singles), *dict.fromkeys(joint)]
+
+
+def choose_phrases(surplus: Tensor, count: int = NUM_PHRASES) -> list[tuple[int, ...]]:
+    """Return the tokens that clients moved too far, as many together as `JOINT`.
+
+    First those that several clients share, then what each proposes alone, the clearest first.
+
+    Args:
+        surplus: `(clients, tokens)` surplus row motion.
+        count: Number of phrases.
+    """
+    shared = shared_tokens(surplus)[:JOINT]
+    proposals = surplus.topk(min(JOINT, surplus.shape[1]), dim=1)
+    order = proposals.values.mean(dim=1).argsort(descending=True, stable=True)
+    own = [tuple(sorted(proposals.indices[row].tolist())) for row in order[: count - 1].tolist()]
+    return list(dict.fromkeys([tuple(sorted(shared.tolist())), *own]))
 
 
 def token_texts(clean: Inputs, candidates: Sequence[tuple[int, ...]]) -> Inputs:

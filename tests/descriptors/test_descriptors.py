@@ -11,13 +11,19 @@ from fl_shield.descriptors.activation import describe_activations
 from fl_shield.descriptors.geometry import describe_geometry, head_energy
 from fl_shield.descriptors.response import describe_response
 from fl_shield.descriptors.tokens import (
+    JOINT,
+    NUM_GUIDED,
+    describe_surplus,
     describe_tokens,
     excess_motion,
     insert_tokens,
     row_motion,
     row_pull,
+    shared_tokens,
+    surplus_motion,
 )
 from fl_shield.errors import ModelError
+from fl_shield.probes.candidates import choose_phrases
 
 seeds = st.integers(0, 2**16)
 
@@ -96,6 +102,35 @@ def test_geometry_of_a_hand_computed_case() -> None:
     assert described["reach"] == pytest.approx(math.log(5 / (5 * math.sqrt(6))))
     # 9 of 25 in the middle one of three parameters, 16 of 25 in the last.
     assert described["depth"] == pytest.approx((9 * 0.5 + 16 * 1.0) / 25)
+
+
+def test_a_rare_word_is_no_surplus_and_a_word_taught_too_far_is() -> None:
+    motions = torch.zeros(6, 12)
+    motions[:, :5] = 1.0  # ordinary vocabulary moves for everybody
+    motions[2, 5] = 1.2  # a word that only an honest client has
+    motions[:2, 4] = 2.5  # a word that two attackers teach
+    motions[:, 3] = 2.0  # a frequent word moves far for all
+    surplus = surplus_motion(motions)
+    # The word of the attackers: 2.5 minus the median of 2.5, 2.5, 1, 1, 1, 1.
+    assert surplus[0].tolist() == pytest.approx([0, 0, 0, 0, 1.5, *[0] * 7])
+    assert surplus[2, 5] == pytest.approx(0.2), "nobody else moved it: the typical motion is 1"
+    assert surplus[5].tolist() == [0.0] * 12
+    assert shared_tokens(surplus)[0] == 4
+    found = describe_surplus(surplus)
+    assert found["surplus_top"][0] == pytest.approx(1.5 / JOINT)
+    assert found["shared_top"][0] == pytest.approx(1.5 / NUM_GUIDED)
+    assert found["surplus_peer"][:2].tolist() == pytest.approx([1.0, 1.0])
+    assert found["surplus_peer"][2:].abs().max() < 1e-6
+
+
+def test_phrases_are_what_clients_moved_too_far_whatever_their_order() -> None:
+    surplus = torch.rand(5, 40, generator=torch.Generator().manual_seed(3))
+    surplus[1, [4, 9, 16, 25]] = 5.0
+    phrases = choose_phrases(surplus)
+    assert (4, 9, 16, 25) in phrases
+    assert len(phrases) == 6, "one of all together, and one of each"
+    assert set(choose_phrases(surplus.flip(0))) == set(phrases)
+    assert len(choose_phrases(surplus, count=3)) == 3
 
 
 def test_a_head_that_is_no_parameter_of_its_own_has_no_energy() -> None:

@@ -112,6 +112,12 @@ def test_texts_are_guided_only_where_that_is_read() -> None:
     assert guided == alone + 3 * NUM_PROBES
 
 
+def test_phrases_are_asked_of_the_clients_own_weights() -> None:
+    # A phrase of all clients together and one of each, on six samples; a phrase more with a client.
+    more = samples_per_client(Words(), TEXTS, ["answer_top@raw/phrases"])
+    assert NUM_PROBES + 6 * 6 <= more <= NUM_PROBES + (6 + 5 + 1) * 6
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_what_is_read_says_the_same_as_in_a_full_reading(data: st.DataObject) -> None:
