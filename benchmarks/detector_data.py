@@ -26,7 +26,7 @@ TEACHER = ROOT / "benchmarks" / "detectors" / "all-descriptors"
 JUDGED = ("mnist", "cifar10", "ag_news", "sst2", "digits")
 """Data sets of the evaluation."""
 
-LEARNED = ("ag_news", "cifar10", "digits", "docstrings", "glyphs", "mnist", "sst2")
+LEARNED = ("ag_news", "cifar10", "digits", "docstrings", "glyphs", "mnist", "photos", "sst2")
 """Data sets that detectors are learned from."""
 
 
@@ -48,13 +48,13 @@ FIRST = 5
 
 POTENT = {
     "digits": 11000, "mnist": 12000, "cifar10": 13000, "glyphs": 14000, "sst2": 15000,
-    "ag_news": 16000, "docstrings": 17000,
+    "ag_news": 16000, "docstrings": 17000, "photos": 18000,
 }  # fmt: skip
 """First seeds of the training federations in which more happens."""
 
 ODD = {
     "digits": 21000, "mnist": 22000, "cifar10": 23000, "glyphs": 24000, "sst2": 25000,
-    "ag_news": 26000, "docstrings": 27000,
+    "ag_news": 26000, "docstrings": 27000, "photos": 28000,
 }  # fmt: skip
 ODDITY = 0.4
 """First seeds of the training federations with many odd clients, and how many are odd."""

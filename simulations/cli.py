@@ -44,7 +44,7 @@ SHADOW_HELP = """\
 Play shadow federations with known attackers and describe every round, so that a detector can be
 learned from them (fl-shield meta-train). What is finished is kept: run it again to go on.
 
-  fl-shield shadow                                    embedded data: digits, glyphs, docstrings
+  fl-shield shadow                                    embedded data alone
   fl-shield shadow data_root=DIR domains=[mnist,sst2] data sets of your own folder
   fl-shield shadow kind=evaluation runs=10            the federations that detectors are judged on
   fl-shield shadow workers=16                         more processes; RAY_ADDRESS for a cluster

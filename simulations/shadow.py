@@ -89,7 +89,7 @@ def load_domain(name: str, data_root: str | None) -> Domain:
     if data_root is None and "${data_root}" in text:
         raise ConfigurationError(
             f"The domain {name!r} reads files. Set data_root=DIR (or FL_SHIELD_DATA) to the folder "
-            f"that holds {name}/; digits, glyphs and docstrings need none."
+            f"that holds {name}/; digits, glyphs, photos and docstrings need none."
         )
     whole = OmegaConf.create({"data_root": data_root, "domain": OmegaConf.create(text)})
     OmegaConf.resolve(whole)

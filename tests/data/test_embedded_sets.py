@@ -1,4 +1,4 @@
-"""Data sets that every machine can make: letters in fonts, and sentences of docstrings."""
+"""Data sets that every machine can make: letters, patches of photographs, docstrings."""
 
 import ast
 import importlib.util
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fl_shield.data import docstrings, glyphs
+from fl_shield.data import docstrings, glyphs, photos
 from fl_shield.errors import DataError
 
 
@@ -48,6 +48,32 @@ def test_a_letter_can_be_told_from_another() -> None:
 def test_too_few_letters_are_refused() -> None:
     with pytest.raises(DataError, match=r"samples_per_class.*10 or more, got 3"):
         glyphs.load(samples_per_class=3)
+
+
+def test_patches_are_cut_the_same_every_time_from_all_parts_of_both_photographs() -> None:
+    first, again, other = (photos.load(samples_per_class=10, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first.train.inputs, again.train.inputs)
+    assert not torch.equal(first.train.inputs, other.train.inputs)
+    assert (first.spec.input_shape, first.train.inputs.dtype) == ((3, 32, 32), torch.uint8)
+    assert torch.bincount(first.train.labels).tolist() == [8] * 10
+    assert first.classes[0] == "china 1"
+    assert first.classes[-1] == "flower 5"
+
+
+def test_photographs_can_be_told_apart_by_their_colours() -> None:
+    """The flower is orange before blue, the palace is not: mean colours alone tell which it is."""
+    from sklearn.linear_model import LogisticRegression
+
+    task = photos.load(samples_per_class=60)
+    linear = LogisticRegression(max_iter=1000)
+    colours = [s.inputs.float().flatten(2).mean(dim=2).numpy() for s in (task.train, task.test)]
+    linear.fit(colours[0], (task.train.labels >= photos.COLUMNS).numpy())
+    assert linear.score(colours[1], (task.test.labels >= photos.COLUMNS).numpy()) > 0.75
+
+
+def test_too_few_patches_are_refused() -> None:
+    with pytest.raises(DataError, match=r"samples_per_class.*10 or more, got 3"):
+        photos.load(samples_per_class=3)
 
 
 def test_sentences_are_those_of_the_library_without_its_name() -> None:
