@@ -22,6 +22,7 @@ class Course:
         episodes: Training rounds.
         spec: Columns and units they are read with.
         settings: How to train.
+        start: A network of these columns to go on from; None for random weights.
 
     Attributes:
         network: The network, in training mode.
@@ -32,12 +33,20 @@ class Course:
             checkpoint that kept none.
     """
 
-    def __init__(self, episodes: Episodes, spec: FeatureSpec, settings: MetaTraining) -> None:
+    def __init__(
+        self,
+        episodes: Episodes,
+        spec: FeatureSpec,
+        settings: MetaTraining,
+        start: SetNetwork | None = None,
+    ) -> None:
         self.settings, self.spec = settings, spec
         self._episodes = episodes
         self.rng = np.random.default_rng(settings.seed)
         self.generator = torch.Generator().manual_seed(settings.seed)
-        self.network = SetNetwork(spec.num_features, settings.hidden, dropout=settings.dropout)
+        self.network = start or SetNetwork(
+            spec.num_features, settings.hidden, dropout=settings.dropout
+        )
         self.network.train()
         self.optimiser, self.schedule = one_cycle(self.network, settings)
         self.done = 0

@@ -75,6 +75,7 @@ def train_network(
     settings: MetaTraining,
     progress: Progress | None = None,
     checkpoint: Path | None = None,
+    start: SetNetwork | None = None,
 ) -> SetNetwork:
     """Return one trained network, in evaluation mode; the same arguments give the same one.
 
@@ -85,13 +86,14 @@ def train_network(
         progress: Called after every step.
         checkpoint: File to go on from where it exists, written every `CHECKPOINT_EVERY` steps. A
             training that was interrupted ends with the same weights as one that was not.
+        start: A network of these columns to go on from; None for random weights.
 
     Raises:
         StateError: if the checkpoint is damaged, or belongs to other settings or tables.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        course = Course(Episodes(tables, spec), spec, settings)
+        course = Course(Episodes(tables, spec), spec, settings, start)
         if checkpoint is not None and checkpoint.is_file():
             load_course(checkpoint, course)
         while course.done < settings.steps:
