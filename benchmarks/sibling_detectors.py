@@ -16,12 +16,10 @@ from dataclasses import asdict
 from benchmarks import detector_data as data
 from benchmarks.detection_figures import evaluation
 from benchmarks.detector_results import FALSE_ALARMS, Study, scored
-from benchmarks.slim_detector import LEFT_OUT, SHOWN
+from benchmarks.slim_detector import SHOWN, SIBLINGS
 from fl_shield.detector.store import save_detector
-from fl_shield.meta import MetaTraining
 from fl_shield.simulations.meta_train import facts_of_training
 
-SETTINGS = MetaTraining(leave_out=LEFT_OUT)
 FOLDER = data.TEACHER.parent
 
 
@@ -30,7 +28,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=data.JUDGED, default=list(data.JUDGED))
     options = data.options_of(parser)
     training, judged = data.small_set(options)
-    study = Study(options.store / "siblings", training, SETTINGS)
+    study = Study(options.store / "siblings", training, SIBLINGS)
     for name in options.only:
         started = time.monotonic()
         detector, calibration = study.without(name), study.calibration(name)
@@ -39,7 +37,7 @@ def main() -> None:
         found = evaluation(tables, scores, calibration.threshold)
         seen = [table for table in training if table.domain != name]
         command = f"python -m benchmarks.sibling_detectors --only {name}"
-        card = facts_of_training(seen, SETTINGS, [name], FALSE_ALARMS, command)
+        card = facts_of_training(seen, SIBLINGS, [name], FALSE_ALARMS, command)
         card |= {
             "calibration": asdict(calibration),
             "unseen_data_sets": {name: {key: round(found[key], 4) for key in SHOWN}},

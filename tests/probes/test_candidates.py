@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fl_shield.descriptors.tokens import JOINT
 from fl_shield.probes.candidates import (
-    JOINT,
     NUM_RANDOM_TOKENS,
     NUM_SAMPLES,
     choose_tokens,
