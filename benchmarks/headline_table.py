@@ -58,35 +58,39 @@ def defences_table(rows: Sequence[Record], data: str, attackers: str) -> str:
     return "\n".join([*head, *(line for _, line in sorted(lines)), "", note])
 
 
-def everywhere_table(rows: Sequence[Record], shield: str) -> str:
-    """Return a line a data set and share of attackers: no defence, the shield, the best rival.
+def everywhere_table(rows: Sequence[Record], shields: Sequence[str]) -> str:
+    """Return a line a data set and share of attackers: no defence, the shields, the best rival.
 
-    The best rival has the lowest mean ASR of those that ran in every cell that the shield ran in.
+    The best rival has the lowest mean ASR of those that ran in every cell of the line.
+
+    Args:
+        rows: Lines of the study's CSV file.
+        shields: Defences that are no rivals; the first one's cells are those of the line.
     """
     groups: dict[tuple[str, str], list[Record]] = {}
     for row in rows:
         if row["trigger"]:
             groups.setdefault((row["data"], row["attackers"]), []).append(row)
+    heads = [_shown(name) for name in (UNDEFENDED, *shields)] + ["best rival"]
     lines = [
-        "| data | attackers | cells | no defence: ASR, MA | MetaShield: ASR, MA "
-        "| best rival: ASR, MA |",
-        "|---|---|---|---|---|---|",
+        f"| data | attackers | cells | {' | '.join(f'{head}: ASR, MA' for head in heads)} |",
+        "|---" * (3 + len(heads)) + "|",
     ]
     for (data, attackers), members in sorted(groups.items()):
-        cells = {_cell(row) for row in members if row["defence"] == shield}
+        cells = {_cell(row) for row in members if row["defence"] == shields[0]}
         played: dict[str, list[Record]] = {}
         for row in members:
             if _cell(row) in cells:
                 played.setdefault(row["defence"], []).append(row)
         whole = {name: own for name, own in played.items() if len(own) == len(cells)}
-        rivals = [name for name in whole if name not in (shield, UNDEFENDED)]
+        rivals = [name for name in whole if name not in (*shields, UNDEFENDED)]
         best = min(rivals, key=lambda name: _mean(whole[name], "final_asr") or 0.0, default="")
         shown = [
             f"{_percent(_mean(own, 'final_asr'))}, {_percent(_mean(own, 'final_ma'))}"
             if (own := whole.get(name)) else "–"
-            for name in (UNDEFENDED, shield, best)
+            for name in (UNDEFENDED, *shields, best)
         ]  # fmt: skip
-        shown[2] += f" ({_shown(best)})" if best else ""
+        shown[-1] += f" ({_shown(best)})" if best else ""
         share = f"{100 * float(attackers):.0f} %"
         lines.append(f"| {data} | {share} | {len(cells)} | {' | '.join(shown)} |")
     return "\n".join(lines)
@@ -97,7 +101,8 @@ def _cell(row: Record) -> tuple[str, ...]:
 
 
 def _shown(name: str) -> str:
-    return {UNDEFENDED: "no defence", "meta_shield": "**MetaShield**"}.get(name, f"`{name}`")
+    ours = {"meta_shield": "**MetaShield**", "meta_shield_live": "**MetaShield**, live"}
+    return ({UNDEFENDED: "no defence"} | ours).get(name, f"`{name}`")
 
 
 def _mean(rows: Iterable[Record], key: str) -> float | None:

@@ -82,7 +82,9 @@ def test_the_page_counts_cells_and_names_exceptions() -> None:
             {**ROW, "defence": "none", "final_asr": "1.0"}]  # fmt: skip
     page = summary(rows)
     assert "in 1 of 2 cells" in page
-    assert "No rival is better in 0 of the 1 cells that rivals have run in" in page
+    assert (
+        "No rival is better than `meta_shield` in 0 of the 1 cells that rivals have run in" in page
+    )
     assert "ASR 49.0 points above clean; flame is 40.0 points lower in ASR" in page
     assert "| meta_shield | 3.0 % | 1 |" in page
 
@@ -111,7 +113,7 @@ def test_the_best_rival_has_run_wherever_the_shield_has() -> None:
         {**ROW, "defence": "krum", "final_asr": "0.0"},
         {**ROW, "defence": "flame", "final_asr": "0.10"}, {**other, "defence": "flame"},
     ]  # fmt: skip
-    assert everywhere_table(rows, "meta_shield").splitlines()[-1] == (
+    assert everywhere_table(rows, ["meta_shield"]).splitlines()[-1] == (
         "| mnist | 20 % | 2 | 51.0 %, 97.0 % | 2.0 %, 97.0 % | 6.0 %, 97.0 % (`flame`) |"
     )
 
