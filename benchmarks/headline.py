@@ -31,7 +31,8 @@ DETECTORS = ROOT / "benchmarks" / "detectors"
 """Detectors that leave out a data set each (`benchmarks/sibling_detectors.py`)."""
 
 UNSEEN = [
-    f'+catalogue.defences.{name}=[defence={name},"defence.detector={{detectors}}/without-{{data}}"]'
+    f'+catalogue.defences.{name}=["defence={name}",'
+    '"defence.detector={detectors}/without-{data}"]'
     for name in (SHIELD, LIVE)
 ]
 """A data set is new to the detector that judges on it."""

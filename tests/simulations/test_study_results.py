@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.headline import against_clean, against_rivals, summary
+from benchmarks.headline import LIVE, SHIELD, UNSEEN, against_clean, against_rivals, summary
 from benchmarks.headline_table import defences_table, everywhere_table
 from benchmarks.marked_table import read_table, write_table
 from benchmarks.potency import differing, why_not
@@ -129,3 +129,17 @@ def test_a_table_replaces_what_is_between_its_marks(tmp_path: Path) -> None:
     assert read_table(page, "figures") == "| 1 |"
     with pytest.raises(ValueError, match="others"):
         read_table(page, "others")
+
+
+def test_data_sets_are_new_to_the_detectors_that_judge_them(tmp_path: Path) -> None:
+    told = ["study=headline", f"folder={tmp_path}", "data_root=/data", "detectors=/left-out"]
+    own, rest = split_overrides([*told, *UNSEEN])
+    shielded = [
+        job
+        for job in plan_of(compose_config(own, name="study"), rest).jobs
+        if job.cell.defence in (SHIELD, LIVE)
+    ]
+    assert {job.cell.data for job in shielded} == {"mnist", "cifar10", "sst2", "ag_news"}
+    for job in shielded:
+        assert f"defence={job.cell.defence}" in job.overrides
+        assert f"defence.detector=/left-out/without-{job.cell.data}" in job.overrides
