@@ -52,9 +52,9 @@ def defences_table(rows: Sequence[Record], data: str, attackers: str) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     note = (
-        f"{data}, {float(attackers):.0%} attackers, means over {attacks} attacks and "
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'} ({len(full)} cells)."
-    ).replace("%", " %")
+        f"{data}, {100 * float(attackers):.0f} % attackers, means over cells: "
+        f"{len(full)} ({attacks} of the attacks, {seeds} of the seeds)."
+    )
     return "\n".join([*head, *(line for _, line in sorted(lines)), "", note])
 
 
@@ -65,7 +65,7 @@ def everywhere_table(rows: Sequence[Record], shields: Sequence[str]) -> str:
 
     Args:
         rows: Lines of the study's CSV file.
-        shields: Defences that are no rivals; the first one's cells are those of the line.
+        shields: Defences that are no rivals; the cells of a line are those that one of them ran in.
     """
     groups: dict[tuple[str, str], list[Record]] = {}
     for row in rows:
@@ -77,7 +77,7 @@ def everywhere_table(rows: Sequence[Record], shields: Sequence[str]) -> str:
         "|---" * (3 + len(heads)) + "|",
     ]
     for (data, attackers), members in sorted(groups.items()):
-        cells = {_cell(row) for row in members if row["defence"] == shields[0]}
+        cells = {_cell(row) for row in members if row["defence"] in shields}
         played: dict[str, list[Record]] = {}
         for row in members:
             if _cell(row) in cells:

@@ -102,7 +102,8 @@ def test_defences_are_compared_on_the_cells_that_all_have_finished() -> None:
     lines = defences_table(rows, "mnist", "0.2").splitlines()
     shield = "| **MetaShield** | 3.0 % | 4.0 % | 97.0 % | 97.0 % | 90.0 % | 1.0 % | 0.4 % |"
     assert lines[2:4] == [shield, "| `flame` | 8.0 % | 10.0 % | 97.0 % | – | 50.0 % | 30.0 % | – |"]
-    assert lines[-1] == "mnist, 20 % attackers, means over 1 attacks and 2 seeds (2 cells)."
+    note = "mnist, 20 % attackers, means over cells: 2 (1 of the attacks, 2 of the seeds)."
+    assert lines[-1] == note
 
 
 def test_the_best_rival_has_run_wherever_the_shield_has() -> None:
