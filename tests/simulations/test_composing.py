@@ -34,7 +34,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "match"),
     [
-        ("defence=null", "Unknown defence 'null'. Known: .*meta_shield, none"),
+        ("defence=null", "Unknown defence 'null'. Known: .*meta_shield, meta_shield_live, none"),
         ("+nonsense=1", "Unknown setting 'nonsense'"),
         ("data.max_tran=9", "Unknown setting of data 'max_tran'. Did you mean 'max_train'"),
         ("probes.num_sample=9", "Did you mean 'num_samples'"),
