@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from benchmarks.study_results import Record, number
+from fl_shield.simulations.plots.axes import percent
 
 UNDEFENDED = "none"
 
@@ -25,7 +26,6 @@ def defences_table(rows: Sequence[Record], data: str, attackers: str) -> str:
         row for row in rows
         if row["data"] == data and row["attackers"] == attackers and row["trigger"]
     ]  # fmt: skip
-    defences = {row["defence"] for row in attacked}
     cells: dict[tuple[str, ...], set[str]] = {}
     for row in attacked:
         cells.setdefault(_cell(row), set()).add(row["defence"])
@@ -40,9 +40,9 @@ def defences_table(rows: Sequence[Record], data: str, attackers: str) -> str:
         asr = _mean(own, "final_asr")
         worst = max(found for row in own if (found := number(row, "final_asr")) is not None)
         figures = [
-            _percent(asr), _percent(worst), _percent(_mean(own, "final_ma")),
-            _percent(_mean(quiet, "final_ma")), _percent(_mean(own, "tpr")),
-            _percent(_mean(own, "fpr")), _percent(_mean(quiet, "fpr")),
+            percent(asr), percent(worst), percent(_mean(own, "final_ma")),
+            percent(_mean(quiet, "final_ma")), percent(_mean(own, "tpr")),
+            percent(_mean(own, "fpr")), percent(_mean(quiet, "fpr")),
         ]  # fmt: skip
         lines.append((asr or 0.0, f"| {_shown(name)} | {' | '.join(figures)} |"))
     seeds = len({cell[-1] for cell in full})
@@ -86,7 +86,7 @@ def everywhere_table(rows: Sequence[Record], shields: Sequence[str]) -> str:
         rivals = [name for name in whole if name not in (*shields, UNDEFENDED)]
         best = min(rivals, key=lambda name: _mean(whole[name], "final_asr") or 0.0, default="")
         shown = [
-            f"{_percent(_mean(own, 'final_asr'))}, {_percent(_mean(own, 'final_ma'))}"
+            f"{percent(_mean(own, 'final_asr'))}, {percent(_mean(own, 'final_ma'))}"
             if (own := whole.get(name)) else "–"
             for name in (UNDEFENDED, *shields, best)
         ]  # fmt: skip
@@ -108,7 +108,3 @@ def _shown(name: str) -> str:
 def _mean(rows: Iterable[Record], key: str) -> float | None:
     found = [value for row in rows if (value := number(row, key)) is not None]
     return fmean(found) if found else None
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"

@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from fl_shield.data.cache import cached_splits
-from fl_shield.data.sampling import limited, stratified_split
-from fl_shield.data.task import Split, Task, TaskSpec
-from fl_shield.errors import DataError, expected
+from fl_shield.data.drawn import SIZE, drawn_task
+from fl_shield.data.task import Task
 
 LETTERS = "ABDEGHKMRS"
 FONTS = (
@@ -26,7 +23,6 @@ FONTS = (
     "STIXGeneralBol.ttf",
     "STIXGeneralItalic.ttf",
 )
-SIZE = 32
 
 
 def load(
@@ -48,24 +44,15 @@ def load(
     Raises:
         DataError: if `samples_per_class` is below 10.
     """
-    if samples_per_class < 10:
-        raise DataError(expected("data.samples_per_class", "10 or more", samples_per_class))
-
-    def build() -> tuple[Split, Split, tuple[str, ...]]:
-        rng = np.random.default_rng(seed)
-        images = [_draw(letter, rng) for letter in LETTERS for _ in range(samples_per_class)]
-        labels = torch.arange(len(LETTERS)).repeat_interleave(samples_per_class)
-        inputs = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-        return *stratified_split(Split(inputs, labels), test_share), tuple(LETTERS)
-
-    key = {"loader": "glyphs", "samples": samples_per_class, "share": test_share, "seed": seed}
-    train, test, classes = cached_splits(key, build)
-    return Task(
-        name="glyphs",
-        spec=TaskSpec("image", (3, SIZE, SIZE), len(LETTERS)),
-        train=limited(train, max_train),
-        test=limited(test, max_test),
-        classes=classes,
+    return drawn_task(
+        "glyphs",
+        LETTERS,
+        lambda label, rng: _draw(LETTERS[label], rng),
+        samples_per_class,
+        test_share,
+        seed,
+        max_train,
+        max_test,
     )
 
 

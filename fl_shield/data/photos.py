@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from fl_shield.data.cache import cached_splits
-from fl_shield.data.sampling import limited, stratified_split
-from fl_shield.data.task import Split, Task, TaskSpec
-from fl_shield.errors import DataError, expected
+from fl_shield.data.drawn import SIZE, drawn_task
+from fl_shield.data.task import Task
 
 PHOTOS = ("china.jpg", "flower.jpg")
 COLUMNS = 5
-SIZE = 32
+CLASSES = tuple(
+    f"{photo.partition('.')[0]} {column + 1}" for photo in PHOTOS for column in range(COLUMNS)
+)
 CROP = (20, 72)
 """Sides of the square patches in pixels, before they are brought to `SIZE`."""
 
@@ -41,32 +42,24 @@ def load(
     Raises:
         DataError: if `samples_per_class` is below 10.
     """
-    if samples_per_class < 10:
-        raise DataError(expected("data.samples_per_class", "10 or more", samples_per_class))
-
-    def build() -> tuple[Split, Split, tuple[str, ...]]:
-        from sklearn.datasets import load_sample_image
-
-        rng = np.random.default_rng(seed)
-        names, images = [], []
-        for photo in PHOTOS:
-            pixels = np.asarray(load_sample_image(photo))
-            for column in range(COLUMNS):
-                names.append(f"{photo.partition('.')[0]} {column + 1}")
-                images += [_patch(pixels, column, rng) for _ in range(samples_per_class)]
-        labels = torch.arange(len(names)).repeat_interleave(samples_per_class)
-        inputs = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-        return *stratified_split(Split(inputs, labels), test_share), tuple(names)
-
-    key = {"loader": "photos", "samples": samples_per_class, "share": test_share, "seed": seed}
-    train, test, classes = cached_splits(key, build)
-    return Task(
-        name="photos",
-        spec=TaskSpec("image", (3, SIZE, SIZE), len(classes)),
-        train=limited(train, max_train),
-        test=limited(test, max_test),
-        classes=classes,
+    return drawn_task(
+        "photos",
+        CLASSES,
+        lambda label, rng: _patch(_pixels(PHOTOS[label // COLUMNS]), label % COLUMNS, rng),
+        samples_per_class,
+        test_share,
+        seed,
+        max_train,
+        max_test,
     )
+
+
+@lru_cache
+def _pixels(photo: str) -> NDArray[np.uint8]:
+    """Return a photograph, `(height, width, 3)`."""
+    from sklearn.datasets import load_sample_image
+
+    return np.asarray(load_sample_image(photo))
 
 
 def _patch(pixels: NDArray[np.uint8], column: int, rng: np.random.Generator) -> NDArray[np.uint8]:

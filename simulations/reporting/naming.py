@@ -69,11 +69,15 @@ def defence_name(config: Mapping[str, Any]) -> str:
 
 @lru_cache
 def _options(group: str) -> dict[str, dict[str, Any]]:
-    options = {}
+    options: dict[str, dict[str, Any]] = {}
     for file in sorted((FOLDER / group).glob("*.yaml")):
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         if isinstance(content, Mapping):
-            options[file.stem] = _leaves({k: v for k, v in content.items() if k != "defaults"})
+            options[file.stem] = {}
+            for base in content.get("defaults", []):  # it may begin as another of its group
+                if isinstance(base, str):
+                    options[file.stem] |= options.get(base, {})
+            options[file.stem] |= _leaves({k: v for k, v in content.items() if k != "defaults"})
     return options
 
 

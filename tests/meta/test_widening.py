@@ -2,12 +2,11 @@
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from fl_shield.descriptors.table import DescriptorTable
 from fl_shield.detector.features import features_of, fit_features
 from fl_shield.detector.meta_detector import MetaDetector
 from fl_shield.meta import MetaTraining, train_detector
+from fl_shield.meta.calibrate import log_odds
 from fl_shield.meta.widening import joined, widen_detector, widened
 from fl_shield.metrics.detection import auroc
 from fl_shield.shadow.table import EpisodeTable
@@ -31,10 +30,6 @@ def episode(seed: int, names: tuple[str, ...], clients: int = 10) -> EpisodeTabl
                         np.arange(clients), {})  # fmt: skip
 
 
-def odds(detector: MetaDetector, table: EpisodeTable) -> NDArray[np.float64]:
-    return detector.score(DescriptorTable(table.names, table.raw, table.raw))
-
-
 def test_a_widened_network_gives_what_it_gave() -> None:
     tables = [episode(seed, OLD) for seed in range(20)]
     networks, spec = train_detector(tables, QUICK)
@@ -53,13 +48,13 @@ def test_a_widened_network_gives_what_it_gave() -> None:
 def test_what_is_new_is_learned_and_the_start_left_alone() -> None:
     start = MetaDetector(*train_detector([episode(seed, OLD) for seed in range(20)], QUICK))
     fresh = [episode(seed, NEW) for seed in range(100, 120)]
-    before = [odds(start, table) for table in fresh]
+    before = [log_odds(start, table) for table in fresh]
     grown = MetaDetector(*widen_detector(start, [episode(seed, NEW) for seed in range(30)], QUICK))
     assert grown.columns == NEW
     areas = [
-        np.mean([auroc(odds(d, t).tolist(), t.malicious.tolist()) or 0.0 for t in fresh])
+        np.mean([auroc(log_odds(d, t).tolist(), t.malicious.tolist()) or 0.0 for t in fresh])
         for d in (start, grown)
     ]
     assert areas[0] < 0.9 < 0.98 < areas[1]
     for table, known in zip(fresh, before, strict=True):
-        assert np.array_equal(odds(start, table), known)
+        assert np.array_equal(log_odds(start, table), known)
