@@ -11,7 +11,7 @@ import hashlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
+from fl_shield.activations.layout import fastest_layout
 from fl_shield.attacks.attack import Attack
 from fl_shield.data.partition import Parts
 from fl_shield.data.sampling import stratified_indices
@@ -118,13 +119,24 @@ class Federation:
 
     def new_model(self) -> nn.Module:
         """Return a model with the initial weights of this run's seed."""
+        model = self._built_model()
+        if self._layout is torch.channels_last:  # clients train a quarter faster
+            for parameter in model.parameters():
+                if parameter.dim() == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        return model
+
+    def _built_model(self) -> nn.Module:
         with torch.random.fork_rng():
             torch.manual_seed(derived_seed(self.settings.seed, 1))
             model: nn.Module = build(self.settings.config["model"], "model")(self.task.spec)
-        for parameter in model.parameters():
-            if parameter.dim() == 4:  # oneDNN trains convolutions of this layout a quarter faster
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         return model
+
+    @cached_property
+    def _layout(self) -> torch.memory_format:
+        """The layout of weights that the model computes fastest in, and can be given in."""
+        samples = model_inputs(self.task.train.inputs[:2])
+        return fastest_layout(self._built_model().eval(), samples)
 
     def initial_model(self) -> nn.Module:
         """Return the model that every arm starts from: warmed up on the server's probes.

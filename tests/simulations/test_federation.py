@@ -5,6 +5,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord
 
+from fl_shield.data.task import TaskSpec
 from fl_shield.errors import ConfigurationError
 from fl_shield.simulations.arms import ARMS
 from fl_shield.simulations.composing import compose_config, config_groups
@@ -89,3 +90,30 @@ def test_every_strategy_can_be_shielded(strategy: str) -> None:
 def test_derived_seeds_depend_on_every_part_and_their_order() -> None:
     seeds = {derived_seed(0, 1), derived_seed(1, 0), derived_seed(0, 1, 0), derived_seed(0, 2)}
     assert len(seeds) == 4
+
+
+class Viewing(torch.nn.Module):
+    """A model that takes convolutions in one layout only."""
+
+    def __init__(self, spec: TaskSpec) -> None:
+        super().__init__()
+        self.body = torch.nn.Conv2d(spec.input_shape[0], 4, 3)
+        self.head = torch.nn.Linear(4 * 6 * 6, spec.num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        hidden = torch.relu(self.body(images))
+        logits: torch.Tensor = self.head(hidden.view(len(images), -1))
+        return logits
+
+
+@pytest.mark.parametrize("target", [None, f"{__name__}.Viewing"])
+def test_weights_are_laid_out_as_the_model_can_take_them(target: str | None) -> None:
+    config = compose_config(["data=digits"])
+    if target is not None:
+        config.model = {"_target_": target, "_partial_": True}
+    federation = build_federation(settings_from(config))
+    model = federation.initial_model()
+    probes = federation.probe_set()
+    assert model(probes.inputs).shape == (len(probes.inputs), 10)
+    first = next(p for p in model.modules() if isinstance(p, torch.nn.Conv2d)).weight
+    assert first.is_contiguous(memory_format=torch.channels_last) or target is not None
