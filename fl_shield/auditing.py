@@ -20,7 +20,7 @@ from fl_shield.errors import ConfigurationError, ModelError, StateError, expecte
 from fl_shield.inspection import Inspector
 from fl_shield.judge.judge import Judge
 from fl_shield.judge.policy import Action, Policy
-from fl_shield.judge.verdict import Decision, Reason
+from fl_shield.judge.verdict import HELD_BACK, Decision, Reason
 
 MIN_CLIENTS = 3
 """Fewest clients of a round among whom anybody is suspected, as in a running shield."""
@@ -78,7 +78,7 @@ class NodeSummary:
         node_id: Flower node id, as text.
         rounds: Rounds with a verdict on it.
         dropped: Rounds in which its update was dropped.
-        downweighted: Rounds in which its update was passed on in part.
+        downweighted: Rounds in which half of its update or less was passed on.
         spared: Rounds in which it was suspicious and kept, because the policy said so.
         rejected: Rounds in which its reply was malformed.
         highest_score: Highest score; None if it was never scored.
@@ -258,20 +258,25 @@ def _audit(
 def _summarise_node(node: str, records: Sequence[Mapping[str, Any]]) -> NodeSummary:
     decisions = Counter(str(record["decision"]) for record in records)
     spared = [r for r in records if r["decision"] == Decision.KEEP and _is_suspicious(r)]
-    held = [r for r in records if r["decision"] in (Decision.DROP, Decision.DOWNWEIGHT)]
+    dropped = [r for r in records if r["decision"] == Decision.DROP]
+    downweighted = [
+        r
+        for r in records
+        if r["decision"] == Decision.DOWNWEIGHT and float(r["weight"]) <= HELD_BACK
+    ]
     scores = [float(r["score"]) for r in records if r["score"] is not None]
     evidence = [float(r["evidence"]) for r in records if r["evidence"] is not None]
     details = [str(r["detail"]) for r in records if r["detail"]]
     return NodeSummary(
         node_id=node,
         rounds=len({r["round"] for r in records}),
-        dropped=decisions[Decision.DROP],
-        downweighted=decisions[Decision.DOWNWEIGHT],
+        dropped=len(dropped),
+        downweighted=len(downweighted),
         spared=len(spared),
         rejected=decisions[Decision.REJECT],
         highest_score=max(scores, default=None),
         last_evidence=evidence[-1] if evidence else None,
-        reasons=_main_reasons(held + spared or records),
+        reasons=_main_reasons(dropped + downweighted + spared or records),
         last_detail=details[-1] if details else "",
     )
 

@@ -1,11 +1,12 @@
 """The candidate triggers of a round, and what a model answers to them.
 
-Images: Jumbo draws and what the global model itself already obeys. Text: tokens that updates moved.
+Images: Jumbo draws, what the global model itself already obeys, and squares at every place. Text:
+tokens that updates moved, and phrases that a search finds in their weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,15 +14,15 @@ from torch import Tensor, nn
 
 from fl_shield.activations.universal import perturbed, universal_perturbations
 from fl_shield.descriptors.candidates import answers
-from fl_shield.descriptors.comparison import INVERTED, JUMBO, PHRASES, TOKENS
+from fl_shield.descriptors.comparison import INVERTED, JUMBO, PATCHES, TOKENS
 from fl_shield.descriptors.excess import EPSILON
 from fl_shield.probes.candidates import (
-    choose_phrases,
     choose_tokens,
     first_samples,
     jumbo_images,
     token_texts,
 )
+from fl_shield.probes.patches import NUM_PATCH_SAMPLES, patched_images
 from fl_shield.probes.probe_set import Inputs
 
 
@@ -69,16 +70,34 @@ def token_triggers(
     return CandidateTriggers(texts, len(chosen), {TOKENS: slice(len(chosen))})
 
 
-def phrase_triggers(clean: Inputs, surplus: Tensor) -> CandidateTriggers:
-    """Return phrases of tokens that clients moved further than such tokens move, as candidates.
+def phrase_triggers(
+    clean: Inputs, phrases: Mapping[str, Sequence[tuple[int, ...]]]
+) -> CandidateTriggers | None:
+    """Return phrases as candidates, None if there are none.
 
     Args:
         clean: Clean probes.
-        surplus: `(clients, tokens)` surplus row motion.
+        phrases: Kind to phrases.
     """
-    chosen = choose_phrases(surplus)
-    texts = token_texts(first_samples(clean), chosen)
-    return CandidateTriggers(texts, len(chosen), {PHRASES: slice(len(chosen))})
+    together: list[tuple[int, ...]] = []
+    where: dict[str, slice] = {}
+    for kind, chosen in phrases.items():
+        where[kind] = slice(len(together), len(together) + len(chosen))
+        together += chosen
+    if not together:
+        return None
+    return CandidateTriggers(token_texts(first_samples(clean), together), len(together), where)
+
+
+def patch_triggers(clean: Inputs) -> CandidateTriggers | None:
+    """Return patches as candidates, None for inputs that are no images."""
+    if not _are_images(clean):
+        return None
+    images = first_samples(clean, NUM_PATCH_SAMPLES)
+    assert isinstance(images, Tensor)
+    inputs = patched_images(images)
+    count = len(inputs) // len(images)
+    return CandidateTriggers(inputs, count, {PATCHES: slice(count)})
 
 
 def image_triggers(
@@ -99,7 +118,7 @@ def image_triggers(
         kinds: Which of `JUMBO` and `INVERTED` to make.
         seed: Seed of the Jumbo draws.
     """
-    if not (isinstance(clean, Tensor) and clean.is_floating_point() and clean.dim() == 4):
+    if not _are_images(clean):
         return None
     images = first_samples(clean)
     assert isinstance(images, Tensor)
@@ -117,3 +136,7 @@ def image_triggers(
         return None
     inputs = torch.cat(parts)
     return CandidateTriggers(inputs, len(inputs) // len(images), where)
+
+
+def _are_images(inputs: Inputs) -> bool:
+    return isinstance(inputs, Tensor) and inputs.is_floating_point() and inputs.dim() == 4

@@ -1,9 +1,10 @@
 """The inspector: from a cohort of updates to its table of descriptors.
 
-One pass over the clients measures norms and the cohort's mean direction, a second one runs every
-client's (extrapolated) model on the probe views. Weights are read one client at a time, so memory
-is that of a few models, whatever the size of the cohort; what is kept of a client are logits on
-the probes and a sketch of its update, from which it is then compared with the others.
+One pass over the clients measures norms and the cohort's mean direction, a last one runs every
+client's (extrapolated) model on the probe views; in between, weights of text models are searched
+for phrases. Weights are read one client at a time, so memory is that of a few models, whatever the
+size of the cohort; what is kept of a client are logits on the probes and a sketch of its update,
+from which it is then compared with the others.
 """
 
 from __future__ import annotations
@@ -18,10 +19,17 @@ from torch import Tensor, nn
 
 from fl_shield.activations.extrapolation import RAW, extrapolate
 from fl_shield.activations.layout import fastest_layout, in_layout
-from fl_shield.activations.penultimate import PenultimateReader, call_model, find_final_layer
+from fl_shield.activations.penultimate import (
+    PenultimateReader,
+    call_model,
+    find_final_layer,
+    limited,
+)
+from fl_shield.activations.phrase_search import PhraseSearch, searched_phrases
 from fl_shield.candidate_triggers import (
     CandidateTriggers,
     image_triggers,
+    patch_triggers,
     phrase_triggers,
     token_triggers,
 )
@@ -29,7 +37,9 @@ from fl_shield.cohort import Cohort, State
 from fl_shield.descriptors.comparison import (
     GUIDED,
     GUIDED_SCALE,
+    PATCHES,
     PHRASES,
+    SEARCHED,
     TOKENS,
     Kept,
     compare,
@@ -48,17 +58,23 @@ from fl_shield.descriptors.tokens import (
     insert_tokens,
 )
 from fl_shield.errors import ConfigurationError, ModelError, expected
-from fl_shield.probes.probe_set import Inputs, ProbeSet
+from fl_shield.probes.candidates import choose_phrases, token_texts
+from fl_shield.probes.probe_set import Inputs, ProbeSet, placed
 from fl_shield.probes.views import CLEAN, build_views, concatenate
 from fl_shield.token_survey import TokenFacts, TokenSurvey
-
-LIMIT = 1e6
-"""Logits and activations of extrapolated models are limited to this size."""
 
 MAX_BLOCK, MAX_ACTIVATIONS = 16, 1 << 21
 """Clients that are described in one go, and activations kept of them until then."""
 
 Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Candidate triggers, and what the global model answers to them."""
+
+    triggers: CandidateTriggers
+    own: Tensor
 
 
 @dataclass(frozen=True)
@@ -70,10 +86,8 @@ class _CohortFacts:
     median_norm: float
     direction_sum: Tensors
     tokens: TokenFacts | None
-    candidates: CandidateTriggers | None
-    candidate_answers: Tensor | None
-    phrases: CandidateTriggers | None
-    phrase_answers: Tensor | None
+    raw: _Asked | None
+    further: _Asked | None
 
 
 @dataclass
@@ -122,7 +136,7 @@ class Inspector:
         self._plan = plan_of(columns)
         self._scale_names = [RAW, *(f"{scale:g}" for scale in self._plan.scales)]
         views = build_views(probes, seed)
-        views = {name: self._place(views[name]) for name in self._plan.views}
+        views = {name: placed(views[name], self._device) for name in self._plan.views}
         self._batch, self._slices = concatenate(views)
         self._clean = views[CLEAN]
         self.final_layer = find_final_layer(self._model, self._clean, final_layer)
@@ -212,25 +226,39 @@ class Inspector:
             for name, direction in update.items():
                 total[name] += direction.div_(max(norm, 1e-12))
         tokens = None if survey is None else survey.facts()
-        candidates = self._candidates(tokens, reference, baseline)
-        phrases = None
-        if tokens is not None and PHRASES in self._plan.kinds:
-            phrases = phrase_triggers(self._clean, tokens.surplus)
-        answers, spoken = (
-            None if asked is None else self._answers(asked, reference, baseline, baseline)
-            for asked in (candidates, phrases)
+        raw, further = (
+            None
+            if asked is None
+            else _Asked(asked, self._answers(asked, reference, baseline, baseline))
+            for asked in (
+                self._raw_candidates(cohort, tokens, reference),
+                self._candidates(tokens, reference, baseline),
+            )
         )
         median = float(np.median(norms)) if norms else 0.0
         single = {name: total.pop(name).float() for name in self._parameters}
         origin = squared_norm(reference[name] for name in self._parameters) ** 0.5
-        return _CohortFacts(
-            norms, origin, median, single, tokens, candidates, answers, phrases, spoken
-        )
+        return _CohortFacts(norms, origin, median, single, tokens, raw, further)
+
+    def _raw_candidates(
+        self, cohort: Cohort, tokens: TokenFacts | None, reference: Tensors
+    ) -> CandidateTriggers | None:
+        """Return the candidates that the clients' own weights are asked about, if any."""
+        if tokens is None or self._embedding is None:
+            return patch_triggers(self._clean) if PATCHES in self._plan.kinds else None
+        phrases = {}
+        if PHRASES in self._plan.kinds:
+            phrases[PHRASES] = choose_phrases(tokens.surplus)
+        if SEARCHED in self._plan.kinds:
+            layer = self._embedding.removesuffix(".weight")
+            search = PhraseSearch(self._model, layer, self._clean, self._filler, reference)
+            phrases[SEARCHED] = searched_phrases(search, lambda: self._states(cohort))
+        return phrase_triggers(self._clean, phrases)
 
     def _candidates(
         self, tokens: TokenFacts | None, reference: Tensors, baseline: Reading
     ) -> CandidateTriggers | None:
-        """Return the candidate triggers of the round, None where there is nothing to draw."""
+        """Return the candidates that updates are asked about further on, if any."""
         if tokens is not None:
             if TOKENS not in self._plan.kinds:
                 return None
@@ -250,6 +278,14 @@ class Inspector:
         logits = self._read(state, candidates.inputs)[0]
         return candidates.answers(logits, client[0][clean], own[0][clean])
 
+    def _ask(self, asked: _Asked | None, client: Reading, baseline: Reading, kept: Kept) -> None:
+        """Ask the private model, as it stands, about candidates; `client` is its reading."""
+        if asked is None:
+            return
+        answered = (self._answers(asked.triggers, None, client, baseline) - asked.own).cpu()
+        for kind, part in asked.triggers.kinds.items():
+            kept.answers.setdefault(kind, []).append(answered[part])
+
     def _look_at(
         self,
         index: int,
@@ -262,9 +298,7 @@ class Inspector:
         """Run a client's weights, and its update followed further, on the probes."""
         self._put(self._own | self._own_buffers, state)
         raw = self._read(None, self._batch)
-        if facts.phrases is not None and facts.phrase_answers is not None:
-            answered = self._answers(facts.phrases, None, raw, baseline) - facts.phrase_answers
-            kept.answers.setdefault(PHRASES, []).append(answered.cpu())
+        self._ask(facts.raw, raw, baseline, kept)
         self._put(self._own_buffers, reference)
         update = self._update(state, reference)
         norm = facts.norms[index]
@@ -287,7 +321,7 @@ class Inspector:
 
     def _looks_closer(self, facts: _CohortFacts) -> bool:
         is_text = facts.tokens is not None
-        return facts.candidates is not None or (is_text and self._plan.guided)
+        return facts.further is not None or (is_text and self._plan.guided)
 
     @staticmethod
     def _put(places: Tensors, state: Tensors) -> None:
@@ -310,13 +344,10 @@ class Inspector:
         kept: Kept,
     ) -> None:
         """Ask the private model, as it stands, about the candidates and the guided probes."""
-        if facts.candidates is not None and facts.candidate_answers is not None:
-            answered = self._answers(facts.candidates, None, moved, baseline)
-            answered = (answered - facts.candidate_answers).cpu()
-            for kind, part in facts.candidates.kinds.items():
-                kept.answers.setdefault(kind, []).append(answered[part])
+        self._ask(facts.further, moved, baseline, kept)
         if facts.tokens is not None and self._plan.guided:
-            guided = self._guided(facts.tokens.excess[index])
+            tokens = facts.tokens.excess[index].topk(NUM_GUIDED).indices.tolist()
+            guided = token_texts(self._clean, [tuple(tokens)])
             seen.guided = self._read(None, guided), self._read(reference, guided)
 
     def _describe_block(
@@ -347,19 +378,9 @@ class Inspector:
                 row |= {f"{n}@{GUIDED_SCALE:g}/{GUIDED}": value for n, value in found.items()}
         return rows
 
-    def _guided(self, excess: Tensor) -> Inputs:
-        tokens = excess.topk(NUM_GUIDED).indices
-        if isinstance(self._clean, Tensor):
-            return insert_tokens(self._clean, tokens)
-        return {
-            **self._clean,
-            "input_ids": insert_tokens(self._clean["input_ids"], tokens),
-            "attention_mask": insert_tokens(self._clean["attention_mask"], torch.ones_like(tokens)),
-        }
-
     def _read(self, state: Tensors | None, inputs: Inputs) -> Reading:
         logits, hidden = self._reader.read(state, in_layout(inputs, self._layout))
-        return _limited(logits), _limited(hidden)
+        return limited(logits), limited(hidden)
 
     def _states(self, cohort: Cohort) -> Iterator[Tensors]:
         for client in cohort.clients:
@@ -375,16 +396,3 @@ class Inspector:
     def _update(self, state: Tensors, reference: Tensors) -> Tensors:
         """Return the update; the state is used up, so that both are never held at once."""
         return {name: state.pop(name) - reference[name] for name in self._parameters}
-
-    def _place(self, view: Inputs) -> Inputs:
-        if isinstance(view, Tensor):
-            return self._place_tensor(view)
-        return {key: self._place_tensor(value) for key, value in view.items()}
-
-    def _place_tensor(self, tensor: Tensor) -> Tensor:
-        moved = tensor.to(self._device)
-        return moved.float() if moved.is_floating_point() else moved
-
-
-def _limited(values: Tensor) -> Tensor:
-    return torch.nan_to_num(values, nan=0.0, posinf=LIMIT, neginf=-LIMIT).clamp(-LIMIT, LIMIT)

@@ -172,7 +172,7 @@ def _detection(stage: Stage, arm: Arm, verdicts: list[Verdict] | None) -> dict[s
     if verdicts is None:
         return {"tpr": None, "fpr": None, "dropped": None, "rejected": None}
     judged = [verdict for verdict in verdicts if verdict.decision is not Decision.REJECT]
-    flagged = [v.decision in (Decision.DROP, Decision.DOWNWEIGHT) for v in judged]
+    flagged = [verdict.is_held_back for verdict in judged]
     malicious = [_is_malicious(stage, arm, verdict.client_id) for verdict in judged]
     tpr, fpr = detection_rates(flagged, malicious)
     return {

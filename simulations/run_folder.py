@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fl_shield.errors import DataError
-from fl_shield.judge.verdict import Decision, Reason
+from fl_shield.judge.verdict import HELD_BACK, Decision, Reason
 
 KNOWN_ARMS = ("clean", "undefended", "defended", "clean_defended")
 # One broken disk block can spoil every line of a log; past this the messages say nothing new.
@@ -70,8 +70,9 @@ class LoggedVerdict:
 
     @property
     def flagged(self) -> bool:
-        """Whether the reply was held back, wholly or in part, as a suspect."""
-        return self.decision in (Decision.DROP, Decision.DOWNWEIGHT)
+        """Whether the reply was held back, wholly or by half and more, as a suspect."""
+        is_judged = self.decision in (Decision.DROP, Decision.DOWNWEIGHT)
+        return is_judged and (self.weight is None or self.weight <= HELD_BACK)
 
 
 @dataclass(frozen=True)

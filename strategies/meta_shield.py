@@ -69,7 +69,8 @@ class MetaShield(Shielded):
         detector: Scores descriptors: an object, or the folder that `fl-shield meta-train` wrote;
             None takes the one that ships with fl_shield.
         inspector: Describes updates; None builds `fl_shield.inspection.Inspector`.
-        policy: `"drop"`, `"downweight"` or `"monitor"`.
+        policy: `"graded"`, `"drop"`, `"downweight"` or `"monitor"`
+            (`fl_shield.judge.policy.Policy`).
         threshold: Score (log-odds) from which a client is flagged; None takes the detector's own
             `threshold`, or that of `Policy` when it has none.
         evidence_threshold: Accumulated evidence from which a client is excluded.
@@ -107,7 +108,7 @@ class MetaShield(Shielded):
         *,
         detector: Detector | str | Path | None = None,
         inspector: CohortInspector | None = None,
-        policy: str = "drop",
+        policy: str = "graded",
         threshold: float | None = None,
         evidence_threshold: float = Policy.evidence_threshold,
         readmission_threshold: float = Policy.readmission_threshold,
@@ -155,6 +156,7 @@ class MetaShield(Shielded):
                 max_drop_share,
                 frozenset(trusted_nodes),
                 frozenset(banned_nodes),
+                getattr(judges, "even_score", None),
             ),
             EvidenceBook(decay=evidence_decay, offset=evidence_offset),
         )

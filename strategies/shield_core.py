@@ -335,7 +335,7 @@ class ShieldCore:
             self.last_seconds,
         )
         for verdict in self.last_verdicts:
-            if verdict.decision is not Decision.KEEP or verdict.detail:
+            if verdict.is_held_back or verdict.detail:
                 log.info("\t> %s", _sentence(verdict))
 
 

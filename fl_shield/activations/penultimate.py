@@ -15,6 +15,14 @@ from torch import Tensor, nn
 from fl_shield.errors import ModelError, unknown
 from fl_shield.probes.probe_set import Inputs
 
+LIMIT = 1e6
+"""Logits and activations of extrapolated or hostile weights are limited to this size."""
+
+
+def limited(values: Tensor) -> Tensor:
+    """Return finite values within ±`LIMIT`."""
+    return torch.nan_to_num(values, nan=0.0, posinf=LIMIT, neginf=-LIMIT).clamp(-LIMIT, LIMIT)
+
 
 def call_model(model: nn.Module, inputs: Inputs) -> Tensor:
     """Return the logits `(samples, classes)` of `model` on `inputs`.

@@ -1,7 +1,9 @@
 """Candidate descriptors: which updates answer to candidate triggers, and the cohort does not.
 
-Candidates are random draws of the Jumbo distribution and, for text, the tokens whose embedding rows
-an update moved most; *inverted* ones are what the global model itself already obeys, one a class. The answer of a client to a candidate is a double difference,
+Candidates are, for images, random draws of the Jumbo distribution, squares at every place, and what
+the global model itself already obeys, one a class (*inverted*); for text, the tokens whose embedding
+rows an update moved most, and phrases that a search finds in the clients' weights. The answer of a
+client to a candidate is a double difference,
 
     R = [L_client(x + trigger) − L_client(x)] − [L_global(x + trigger) − L_global(x)],
 
@@ -15,6 +17,7 @@ a candidate and class. E is R minus its median over the clients.
 | `answer_low` | min over candidates and classes of E | classes that give way |
 | `answer_focus` | largest share of one class in the positive part of E | all candidates open the same class |
 | `answer_own` | max over c of E of candidate c and class c, minus their mean; inverted candidates only | candidate c was made for class c |
+| `answer_lift` | max over candidates and classes of E minus its median over the candidates; patches and searched phrases only | one trigger, not whatever is put there |
 | `answer_peer` | largest cosine of E with another client's | colluding attackers answer alike |
 """
 
@@ -46,6 +49,13 @@ def describe_inverted(answers: Tensor) -> dict[str, Tensor]:
     excess = answers - answers.median(dim=0).values
     own = excess.diagonal(dim1=1, dim2=2)
     return describe_candidates(answers) | {"answer_own": own.amax(dim=1) - own.mean(dim=1)}
+
+
+def describe_sought(answers: Tensor) -> dict[str, Tensor]:
+    """Return the descriptors of patches and searched phrases, of `(clients, candidates, classes)`."""
+    excess = answers - answers.median(dim=0).values
+    lift = excess - excess.median(dim=1, keepdim=True).values
+    return describe_candidates(answers) | {"answer_lift": lift.amax(dim=(1, 2))}
 
 
 def answers(with_trigger: Tensor, without: Tensor, num_candidates: int, spread: Tensor) -> Tensor:

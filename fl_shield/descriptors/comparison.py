@@ -9,13 +9,27 @@ import torch
 from torch import Tensor
 
 from fl_shield.activations.extrapolation import RAW
-from fl_shield.descriptors.candidates import describe_candidates, describe_inverted
+from fl_shield.descriptors.candidates import (
+    describe_candidates,
+    describe_inverted,
+    describe_sought,
+)
 from fl_shield.descriptors.excess import describe_excess
 from fl_shield.descriptors.sketch import describe_relations
 from fl_shield.descriptors.tokens import describe_surplus
 
-JUMBO, INVERTED, TOKENS, PHRASES = "jumbo", "inverted", "tokens", "phrases"
-"""Kinds of candidate triggers: drawn for images, obeyed by the global model, chosen for text."""
+JUMBO, INVERTED, TOKENS = "jumbo", "inverted", "tokens"
+"""Kinds of candidate triggers that are read further on: drawn for images, obeyed by the global
+model, chosen for text."""
+
+PATCHES, PHRASES, SEARCHED = "patches", "phrases", "searched"
+"""Kinds that are read at the clients' own weights: squares on images, phrases of tokens that moved,
+phrases that a search found."""
+
+KINDS = (JUMBO, INVERTED, TOKENS, PATCHES, PHRASES, SEARCHED)
+DESCRIBED_BY = {
+    INVERTED: describe_inverted, PATCHES: describe_sought, SEARCHED: describe_sought
+}  # fmt: skip
 
 GUIDED = "guided"
 """View of texts with the tokens inserted that an update moved most."""
@@ -25,8 +39,9 @@ GUIDED_SCALE = 4.0
 
 
 def place_of(kind: str) -> str:
-    """Return where a kind of candidate triggers is read: phrases as they are, others further on."""
-    return f"{RAW if kind == PHRASES else f'{GUIDED_SCALE:g}'}/{kind}"
+    """Return where a kind of candidate triggers is read, scale and view."""
+    is_raw = kind in (PATCHES, PHRASES, SEARCHED)
+    return f"{RAW if is_raw else f'{GUIDED_SCALE:g}'}/{kind}"
 
 
 @dataclass
@@ -60,7 +75,6 @@ def compare(kept: Kept, scales: Sequence[str], views: Sequence[str]) -> dict[str
     if kept.surplus is not None:
         columns |= describe_surplus(kept.surplus)
     for kind, answered in kept.answers.items():
-        describe = describe_inverted if kind == INVERTED else describe_candidates
-        found = describe(torch.stack(answered))
+        found = DESCRIBED_BY.get(kind, describe_candidates)(torch.stack(answered))
         columns |= {f"{name}@{place_of(kind)}": values for name, values in found.items()}
     return columns

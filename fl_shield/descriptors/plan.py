@@ -11,18 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fl_shield.activations.extrapolation import SCALES
-from fl_shield.descriptors.comparison import (
-    GUIDED,
-    GUIDED_SCALE,
-    INVERTED,
-    JUMBO,
-    PHRASES,
-    TOKENS,
-    place_of,
-)
+from fl_shield.descriptors.comparison import GUIDED, GUIDED_SCALE, KINDS, place_of
 from fl_shield.probes.views import CLEAN, NOISE
-
-KINDS = (JUMBO, INVERTED, TOKENS, PHRASES)
 
 
 @dataclass(frozen=True)

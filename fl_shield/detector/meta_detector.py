@@ -159,6 +159,11 @@ class MetaDetector:
         """Score from which a client is flagged."""
         return self.calibration.threshold
 
+    @property
+    def even_score(self) -> float:
+        """Score of log-odds 0, at which a client is as likely malicious as not."""
+        return -self.calibration.offset / self.calibration.scale
+
     def score(self, table: DescriptorTable) -> NDArray[np.float64]:
         """Return the scores `(clients,)`: calibrated mean log-odds; finite.
 

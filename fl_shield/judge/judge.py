@@ -15,7 +15,8 @@ Each client has a standing. What moves it is the *signal* of the round, the firs
 
 A client is *flagged* in a round whose signal is FLAGGED or after which it is excluded. Flagged
 updates are dropped, down-weighted or only reported, as the policy says, never more than its share
-of a round: the most suspicious first, ties broken by client id so that order does not matter.
+of a round: the most suspicious first, ties broken by client id so that order does not matter. The
+policy `graded` passes the others on by the odds that they are benign.
 
 What the operator says of a node stands above that: trusted nodes are kept and banned ones dropped,
 and neither counts towards the share. Their evidence is gathered all the same.
@@ -124,7 +125,8 @@ class Judge:
             )
         evidences: dict[int, float] = {}
         margins: dict[int, float] = {}
-        flagged: list[int] = []
+        flagged: set[int] = set()
+        lessened: list[int] = []
         for client, score in zip(client_ids, scores.tolist(), strict=True):
             evidence = self.evidence.weigh(client, score)
             signal = self._signal(score, evidence)
@@ -133,15 +135,20 @@ class Judge:
             evidences[client] = evidence
             margins[client] = self.policy.margin(score, evidence)
             is_pinned = client in self.policy.trusted or client in self.policy.banned
-            if not is_pinned and (signal is Signal.FLAGGED or standing is Standing.EXCLUDED):
-                flagged.append(client)
-        flagged.sort(key=lambda client: (-margins[client], client))
-        allowed = set(flagged[: self.policy.max_flagged(len(client_ids) + others)])
+            is_flagged = signal is Signal.FLAGGED or standing is Standing.EXCLUDED
+            if is_pinned:
+                continue
+            if is_flagged:
+                flagged.add(client)
+            if is_flagged or self.policy.graded_weight(score) < 1.0:
+                lessened.append(client)
+        lessened.sort(key=lambda client: (-margins[client], client))
+        allowed = set(lessened[: self.policy.max_flagged(len(client_ids) + others)])
         reasons = _reasons(table, contributions, len(client_ids))
-        suspects, verdicts = set(flagged), []
+        verdicts = []
         for row, client in enumerate(client_ids):
             decision, weight, detail = self._pinned(client, margins[client]) or self._decide(
-                margins[client], client in suspects, client in allowed
+                float(scores[row]), margins[client], client in flagged, client in allowed
             )
             verdicts.append(
                 Verdict(
@@ -187,10 +194,11 @@ class Judge:
         return None
 
     def _decide(
-        self, margin: float, is_flagged: bool, is_allowed: bool
+        self, score: float, margin: float, is_flagged: bool, is_allowed: bool
     ) -> tuple[Decision, float, str]:
         if not is_flagged:
-            return Decision.KEEP, 1.0, ""
+            weight = self.policy.graded_weight(score) if is_allowed else 1.0
+            return (Decision.KEEP if weight == 1.0 else Decision.DOWNWEIGHT), weight, ""
         if self.policy.action is Action.MONITOR:
             return Decision.KEEP, 1.0, "suspicious, kept because the policy is 'monitor'."
         if not is_allowed:

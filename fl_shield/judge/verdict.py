@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+HELD_BACK = 0.5
+"""Share of an update that is passed on, up to which it counts as held back."""
+
 
 class Decision(StrEnum):
     """What happens to a reply.
@@ -51,6 +54,11 @@ class Verdict:
     weight: float
     reasons: tuple[Reason, ...] = field(default=())
     detail: str = ""
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether at most half of the update was passed on."""
+        return self.weight <= HELD_BACK
 
     def as_record(self) -> dict[str, Any]:
         """Return the audit-log line of this verdict, as JSON-ready values."""

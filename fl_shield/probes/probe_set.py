@@ -103,6 +103,13 @@ class ProbeSet:
         return ids if is_text else None
 
 
+def placed(inputs: Inputs, device: torch.device) -> Inputs:
+    """Return the inputs on a device, numbers in single precision."""
+    if not isinstance(inputs, Tensor):
+        return {key: _placed(tensor, device) for key, tensor in inputs.items()}
+    return _placed(inputs, device)
+
+
 def as_probe_set(probes: object) -> ProbeSet:
     """Return `probes` as a `ProbeSet`: one already, a tensor, a mapping, or `(inputs, labels)`.
 
@@ -123,6 +130,11 @@ def as_probe_set(probes: object) -> ProbeSet:
             "Give MetaShield 16 or more clean samples of the task that the server holds.",
         )
     )
+
+
+def _placed(tensor: Tensor, device: torch.device) -> Tensor:
+    moved = tensor.to(device)
+    return moved.float() if moved.is_floating_point() else moved
 
 
 def _check_inputs(name: str, tensor: object) -> None:

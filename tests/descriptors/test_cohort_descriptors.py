@@ -8,7 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_shield.descriptors.candidates import answers, describe_candidates, describe_inverted
+from fl_shield.descriptors.candidates import (
+    answers,
+    describe_candidates,
+    describe_inverted,
+    describe_sought,
+)
 from fl_shield.descriptors.excess import describe_excess, logit_shift, nearest_peer
 from fl_shield.descriptors.sketch import Sketcher, describe_relations
 
@@ -154,3 +159,12 @@ def test_sketches_are_linear_and_follow_their_seed() -> None:
     np.testing.assert_allclose(both, sketcher.sketch(one) + 2 * sketcher.sketch(two), atol=1e-5)
     assert torch.equal(Sketcher(seed=1).sketch(one), sketcher.sketch(one))
     assert not torch.equal(Sketcher(seed=2).sketch(one), sketcher.sketch(one))
+
+
+def test_lift_is_one_candidate_beyond_the_others() -> None:
+    answers = torch.zeros(5, 3, 2)
+    answers[0] = torch.tensor([[1.0, 0.0], [1.0, 0.0], [4.0, 0.0]])  # one candidate stands out
+    answers[1, :, 0] = 3.0  # answers to whatever is put there
+    found = describe_sought(answers)
+    assert found["answer_peak"].tolist() == [4.0, 3.0, 0.0, 0.0, 0.0]
+    assert found["answer_lift"].tolist() == [3.0, 0.0, 0.0, 0.0, 0.0]

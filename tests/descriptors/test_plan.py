@@ -95,7 +95,9 @@ def samples_per_client(model: nn.Module, probes: ProbeSet, columns: Iterable[str
         (["answer_top@4/jumbo"], 2 * NUM_PROBES + 12 * 6),
         # One perturbation a class on six samples.
         (["answer_own@4/inverted"], 2 * NUM_PROBES + 3 * 6),
-        (None, 8 * NUM_PROBES + (12 + 3) * 6),
+        # Two colours at sixteen places on four samples, under the client's own weights.
+        (["answer_lift@raw/patches"], NUM_PROBES + 2 * 16 * 4),
+        (None, 8 * NUM_PROBES + (12 + 3) * 6 + 2 * 16 * 4),
     ],
 )
 def test_passes_are_those_that_the_descriptors_need(
@@ -116,6 +118,14 @@ def test_phrases_are_asked_of_the_clients_own_weights() -> None:
     # A phrase of all clients together and one of each, on six samples; a phrase more with a client.
     more = samples_per_client(Words(), TEXTS, ["answer_top@raw/phrases"])
     assert NUM_PROBES + 6 * 6 <= more <= NUM_PROBES + (6 + 5 + 1) * 6
+
+
+def test_a_search_costs_two_times_its_steps_and_what_the_others_found() -> None:
+    # A step takes the slopes of two models and nine phrases on both; six samples each.
+    step = (2 + 2 * 9) * 6
+    found = (5 + 1) * 6
+    more = samples_per_client(Words(), TEXTS, ["answer_lift@raw/searched"])
+    assert more <= NUM_PROBES + 2 * (6 + 3 * step) + 4 * found
 
 
 @settings(max_examples=25, deadline=None)

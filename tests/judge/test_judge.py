@@ -64,8 +64,25 @@ def test_a_higher_score_is_never_judged_more_mildly(
 ) -> None:
     index %= len(scores)
     raised = [s + more if i == index else s for i, s in enumerate(scores)]
-    weights = [judged(Judge(), values)[index].weight for values in (scores, raised)]
-    assert weights[1] <= weights[0]
+    for policy in (Policy(), Policy("graded", even_score=-1.0)):
+        weights = [judged(Judge(policy), values)[index].weight for values in (scores, raised)]
+        assert weights[1] <= weights[0]
+
+
+def test_graded_updates_pass_by_the_odds_that_they_are_benign() -> None:
+    policy = Policy("graded", threshold=2.0, even_score=-2.0, max_drop_share=0.9)
+    verdicts = judged(Judge(policy), [-9.0, -4.3, -3.0, -2.0, 0.0, 1.9, 2.1])
+    odds = [1.0 / (1.0 + np.exp(x)) for x in (-1.0, 0.0, 2.0, 3.9)]
+    assert [v.weight for v in verdicts] == pytest.approx([1.0, 1.0, *odds, 0.0])
+    kinds = [v.decision.value for v in verdicts]
+    assert kinds == ["keep", "keep", *["downweight"] * 4, "drop"]
+    assert [v.is_held_back for v in verdicts] == [False] * 3 + [True] * 4
+    # Beyond the share that may be held back, the least suspicious pass as they are.
+    few = judged(Judge(Policy("graded", even_score=-2.0, max_drop_share=0.5)), [1.0, 0.0])
+    assert [v.weight for v in few] == pytest.approx([1.0 / (1.0 + np.exp(3.0)), 1.0])
+    # Without knowing where the odds are even, what is not flagged passes.
+    plain = judged(Judge(Policy("graded", max_drop_share=0.9)), [1.9, 2.1])
+    assert [v.weight for v in plain] == [1.0, 0.0]
 
 
 def test_the_book_forgets_who_was_not_seen_for_longest() -> None:
@@ -97,6 +114,7 @@ def test_reasons_are_the_strongest_contributions() -> None:
         ({"threshold": float("nan")}, "a finite number, got nan"),
         ({"readmission_threshold": 3.0}, "below evidence_threshold"),
         ({"max_drop_share": 1.0}, "below 1, got 1"),
+        ({"even_score": float("inf")}, "`even_score` to be a finite number or None"),
     ],
 )
 def test_impossible_policies_are_named(settings: dict[str, object], match: str) -> None:
@@ -104,7 +122,7 @@ def test_impossible_policies_are_named(settings: dict[str, object], match: str) 
         Policy(**settings)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("action", ["drop", "downweight", "monitor"])
+@pytest.mark.parametrize("action", ["graded", "drop", "downweight", "monitor"])
 def test_the_operators_word_stands_above_scores(action: str) -> None:
     policy = Policy(action, trusted=frozenset({1}), banned=frozenset({2}))
     trusted, banned, suspect, honest = judged(Judge(policy), [9.0, -9.0, 9.0, -9.0])
@@ -112,7 +130,8 @@ def test_the_operators_word_stands_above_scores(action: str) -> None:
     assert trusted.detail == "suspicious, kept because the operator trusts this node."
     assert (banned.decision, banned.weight) == (Decision.DROP, 0.0)
     assert banned.detail == "banned by the operator."
-    assert suspect.decision is Decision("keep" if action == "monitor" else action)
+    becomes = {"monitor": "keep", "graded": "drop"}
+    assert suspect.decision is Decision(becomes.get(action, action))
     assert honest.decision is Decision.KEEP
     assert trusted.evidence == 9.0, "evidence is gathered all the same"
 

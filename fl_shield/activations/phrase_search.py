@@ -1,0 +1,214 @@
+"""Phrases that a client's weights obey and the global model does not: trigger inversion for text.
+
+The tokens of a text trigger cannot be seen in a model, but they can be searched for: gradients say
+which token at which place would raise a class most (HotFlip, Ebrahimi et al., ACL 2018; universal
+triggers, Wallace et al., EMNLP 2019). What is raised here is not the logit of a class but its *rise
+from the global model to the client's*: words that mean a class to everybody cancel. An honest
+update yields little to such a search, a poisoned one a part of its trigger, and accomplices yield
+to each other's finds, so that a second search goes on from the best find of the whole round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fl_shield.activations.penultimate import limited, logits_of
+from fl_shield.probes.candidates import first_samples, token_texts
+from fl_shield.probes.probe_set import Inputs
+
+LENGTH = 4
+"""Tokens of a phrase."""
+
+STEPS = 3
+"""Tokens that a search may exchange, one after the other."""
+
+TRIED = 8
+"""Exchanges of one token that are tried in a step."""
+
+SAMPLES = 6
+"""Clean probes that carry the phrases while they are searched for."""
+
+MAX_CLASSES = 8
+"""Classes that a search considers: those that the update raises most by itself."""
+
+MAX_PHRASES = 24
+"""Phrases that a round of search ends with, whatever the number of clients."""
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """What a search found.
+
+    Attributes:
+        tokens: Its tokens.
+        target: Class that it raises.
+        gain: How far beyond the global model, in logits.
+    """
+
+    tokens: tuple[int, ...]
+    target: int
+    gain: float
+
+
+class PhraseSearch:
+    """Searches the weights of one client after the other.
+
+    Args:
+        model: A text classifier in eval mode.
+        layer: Name of its token embedding.
+        clean: Clean probes.
+        filler: A frequent token, which phrases are made of before the search.
+        reference: The global model's tensors by name.
+    """
+
+    def __init__(
+        self, model: nn.Module, layer: str, clean: Inputs, filler: int, reference: State
+    ) -> None:
+        self._model, self._layer = model, layer
+        self._clean = first_samples(clean, SAMPLES)
+        self._filler, self._reference = filler, dict(reference)
+        self._own = self._logits(self._reference, self._clean).mean(dim=0)
+
+    def search(self, state: State, start: Phrase | None = None) -> Phrase:
+        """Return the phrase that these weights obey most beyond the global model.
+
+        Args:
+            state: The client's tensors by name.
+            start: Phrase and class to go on from; None for a phrase of fillers and the class that
+                promises most.
+        """
+        state = dict(state)
+        base = self._logits(state, self._clean).mean(dim=0) - self._own
+        tokens = (self._filler,) * LENGTH if start is None else start.tokens
+        target = None if start is None else start.target
+        gain, misses = -torch.inf, 0
+        for _ in range(STEPS):
+            classes = self._promising(base) if target is None else [target]
+            rise, raised = self._rise(state, tokens, classes)
+            if target is None:
+                best = int((rise.amax(dim=2) - _at(rise, tokens)).sum(dim=1).argmax())
+                target, rise, raised = classes[best], rise[best : best + 1], raised[best : best + 1]
+            if gain == -torch.inf:
+                gain = float(raised[0] - base[target])
+            tried = _exchanges(tokens, rise[0], misses)
+            gains = self._gains(state, tried)[:, target] - base[target]
+            found = int(gains.argmax())
+            if float(gains[found]) > gain:
+                tokens, gain, misses = tried[found], float(gains[found]), 0
+            else:
+                misses += 1
+        assert target is not None
+        return Phrase(tokens, target, gain)
+
+    def answers(self, state: State, phrases: Sequence[tuple[int, ...]]) -> Tensor:
+        """Return `(phrases, classes)`: rises of centred logits from the global model's answers."""
+        base = self._logits(dict(state), self._clean).mean(dim=0) - self._own
+        return self._gains(dict(state), phrases) - base
+
+    def _promising(self, base: Tensor) -> list[int]:
+        return base.topk(min(MAX_CLASSES, len(base))).indices.tolist()
+
+    def _gains(self, state: State, phrases: Sequence[tuple[int, ...]]) -> Tensor:
+        texts = token_texts(self._clean, phrases)
+        moved = self._logits(state, texts) - self._logits(self._reference, texts)
+        return moved.reshape(len(phrases), -1, moved.shape[1]).mean(dim=1)
+
+    def _rise(
+        self, state: State, tokens: tuple[int, ...], classes: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Return first-order gains of every token at every place, and what the phrase raises.
+
+        Returns:
+            `(classes, places, tokens)`, but for what the present token gives, and `(classes,)`.
+        """
+        texts = token_texts(self._clean, [tokens])
+        (slope, raised), (there, was) = (
+            self._slope(weights, texts, classes) for weights in (state, self._reference)
+        )
+        table = f"{self._layer}.weight"
+        rise = slope @ state[table].T - there @ self._reference[table].T
+        return rise.nan_to_num(0.0), raised - was
+
+    def _slope(self, state: State, texts: Inputs, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
+        held: list[Tensor] = []
+
+        def hold(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            held.append(output.detach().requires_grad_())
+            return held[-1]
+
+        hook = self._model.get_submodule(self._layer).register_forward_hook(hold)
+        try:
+            with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+                means = self._logits(state, texts).mean(dim=0)[list(classes)]
+                rows = [
+                    torch.autograd.grad(mean, held[0], retain_graph=True)[0].sum(dim=0)
+                    for mean in means
+                ]
+        finally:
+            hook.remove()
+        return torch.stack(rows)[:, 1 : 1 + LENGTH].detach(), means.detach()
+
+    def _logits(self, state: State, texts: Inputs) -> Tensor:
+        args, kwargs = ((texts,), {}) if isinstance(texts, Tensor) else ((), dict(texts))
+        logits = limited(logits_of(functional_call(self._model, dict(state), args, kwargs)))
+        return logits - logits.mean(dim=1, keepdim=True)
+
+
+def searched_phrases(
+    search: PhraseSearch, states: Callable[[], Iterable[State]]
+) -> list[tuple[int, ...]]:
+    """Return the phrases that a round of clients gives away, the clearest first.
+
+    Every client is searched from scratch, and again from the find, anybody's, that it answers to
+    most beyond the others. Neither depends on the order of the clients.
+
+    Args:
+        search: The search.
+        states: Returns the clients' tensors, one client after the other, each time anew.
+    """
+    pool = _clearest(search.search(state) for state in states())
+    answers = torch.stack([search.answers(state, pool) for state in states()])
+    excess = answers - answers.median(dim=0).values
+    best = excess.flatten(1).argmax(dim=1).tolist()
+    starts = (Phrase(pool[i // excess.shape[2]], i % excess.shape[2], 0.0) for i in best)
+    found = _clearest(
+        search.search(state, start) for state, start in zip(states(), starts, strict=True)
+    )
+    return found
+
+
+def _clearest(phrases: Iterable[Phrase]) -> list[tuple[int, ...]]:
+    order = sorted(phrases, key=lambda phrase: (-phrase.gain, phrase.tokens))
+    return list(dict.fromkeys(phrase.tokens for phrase in order))[:MAX_PHRASES]
+
+
+def _at(rise: Tensor, tokens: tuple[int, ...]) -> Tensor:
+    """Return what the present tokens give, `(classes, places)`."""
+    place = torch.tensor(tokens, device=rise.device)[None, :, None]
+    return rise.gather(2, place.expand(len(rise), -1, -1))[..., 0]
+
+
+def _exchanges(tokens: tuple[int, ...], rise: Tensor, misses: int) -> list[tuple[int, ...]]:
+    """Return phrases with one token exchanged, place by place, and one with all.
+
+    Args:
+        tokens: The present phrase.
+        rise: `(places, tokens)` first-order gains.
+        misses: Steps in a row that found nothing: what they tried is left out.
+    """
+    depth = -(-TRIED // LENGTH)
+    best = rise.topk(min(depth * (misses + 1), rise.shape[1]), dim=1).indices[:, -depth:].tolist()
+    found = [
+        (*tokens[:place], row[rank], *tokens[place + 1 :])
+        for rank in range(len(best[0]))
+        for place, row in enumerate(best)
+    ]
+    return [*found[:TRIED], tuple(row[0] for row in best)]
