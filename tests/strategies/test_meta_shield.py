@@ -112,6 +112,22 @@ def test_down_weighting_scales_the_update() -> None:
     )
 
 
+def test_by_default_updates_pass_by_the_odds_that_the_detector_knows() -> None:
+    detector = ScriptedDetector([-9.0, -9.0, 1.0, -9.0, -9.0])
+    detector.even_score = -2.0  # type: ignore[attr-defined]
+    strategy = MetaShield(
+        FedAvg(), make_model(), make_probes(), detector=detector, inspector=NormInspector()
+    )
+    found = play(strategy)
+    weights = [verdict.weight for verdict in strategy.last_verdicts]
+    assert weights == pytest.approx([1.0, 1.0, 1.0 / (1.0 + np.exp(3.0)), 1.0, 1.0])
+    reference = global_weights()[W]
+    updates = [honest_weights(n, global_weights())[W] - reference for n in NODES]
+    expected = reference + np.mean([w * u for w, u in zip(weights, updates, strict=True)], axis=0)
+    assert found is not None
+    np.testing.assert_allclose(found[W], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_never_more_than_the_stated_share_is_dropped() -> None:
     strategy = shielded([9.0, 8.0, 7.0, 6.0, 5.0], max_drop_share=0.45)
     play(strategy)
@@ -194,7 +210,7 @@ class _Legacy:
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ((FedAvg(), make_model(), None), "16 to 128 clean samples"),
+        ((FedAvg(), make_model(), None), "16 or more clean samples"),
         ((FedAvg(), "resnet", make_probes()), r"torch\.nn\.Module, got 'str'"),
         ((_Legacy(), make_model(), make_probes()), r"flwr\.serverapp\.strategy\.Strategy"),
         ((FedAvg(), make_model(), torch.rand(8, 9)), "cannot take the probe set"),
