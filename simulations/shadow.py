@@ -20,7 +20,7 @@ from rich.progress import Progress
 from fl_shield.errors import ConfigurationError, expected, unknown
 from fl_shield.shadow.describe import CLEAN_SAMPLES, describe_run
 from fl_shield.shadow.domain import Domain
-from fl_shield.shadow.recipe import EVALUATION, POTENT, RecipeRanges
+from fl_shield.shadow.recipe import EVALUATION, POTENT, WORKING, RecipeRanges
 from fl_shield.shadow.store import play, stored_run
 from fl_shield.shadow.table import write_tables
 from fl_shield.simulations.composing import domain_files
@@ -30,7 +30,12 @@ from fl_shield.simulations.in_parallel import in_parallel
 EVALUATION_SEED = 1_000_000
 """Federations of the evaluation are numbered from here: no training seed reaches it."""
 
-RANGES = {"training": RecipeRanges(), "potent": POTENT, "evaluation": EVALUATION}
+RANGES = {
+    "training": RecipeRanges(),
+    "potent": POTENT,
+    "working": WORKING,
+    "evaluation": EVALUATION,
+}
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,24 @@ POTENT = RecipeRanges(
 )
 """Ranges of training federations in which more happens in a round."""
 
+WORKING = RecipeRanges(
+    cohort=(10, 20, 20),
+    samples=(150, 350),
+    alpha=(0.2, 10.0),
+    epochs=(1, 3),
+    rate=(0.7, 1.5),
+    federation_rate=(0.8, 1.8),
+    poison_share=(0.3, 0.8),
+    attacker_share=(0.1, 0.45),
+    clean_share=0.1,
+    stages=(0.5, 1.0, 1.0),
+    rounds=4,
+    wrappers=tuple(name for name in WRAPPERS if name != "weak"),
+)
+"""Ranges of training federations in which most backdoors work: clients hold enough samples, poison
+enough of them, and meet a model that has learned its task. Where attacks are too feeble to leave a
+trace, a detector learns that traces mean little."""
+
 
 @dataclass(frozen=True)
 class ClientRecipe:

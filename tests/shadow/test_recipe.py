@@ -13,13 +13,14 @@ from fl_shield.shadow.recipe import (
     IMAGE_TRIGGERS,
     POTENT,
     TEXT_TRIGGERS,
+    WORKING,
     WRAPPERS,
     RecipeRanges,
     draw_recipe,
 )
 
 ARCHITECTURES = {"cnn": ("sgd", "adam"), "mlp": ("momentum",)}
-RANGES = [RecipeRanges(), POTENT, EVALUATION]
+RANGES = [RecipeRanges(), POTENT, WORKING, EVALUATION]
 
 
 @given(st.integers(0, 10**6), st.sampled_from(RANGES), st.sampled_from(["image", "text"]))
