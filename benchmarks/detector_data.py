@@ -32,15 +32,16 @@ LEARNED = ("ag_news", "cifar10", "digits", "docstrings", "glyphs", "mnist", "pho
 
 @dataclass(frozen=True)
 class Size:
-    """Federations of each data set: those of training, more potent ones, odd ones, evaluation."""
+    """Federations of each data set: training, potent, odd and working ones, evaluation."""
 
     training: int
     potent: int
     odd: int
+    working: int
     evaluation: int
 
 
-FULL, SMALL = Size(60, 15, 18, 20), Size(16, 6, 3, 12)
+FULL, SMALL = Size(60, 15, 18, 40, 20), Size(16, 6, 3, 14, 12)
 """What detectors are learned from, and what is enough to teach one by another."""
 
 FIRST = 5
@@ -59,6 +60,10 @@ ODD = {
 ODDITY = 0.4
 """First seeds of the training federations with many odd clients, and how many are odd."""
 
+WORKING, OFTEN = 31000, 3
+"""First seed of the training federations in which most backdoors work, and how many times as often
+their rounds are seen."""
+
 EVALUATION = {"mnist": 100, "cifar10": 200, "ag_news": 300, "sst2": 400, "digits": 500}
 """First seeds (after one million) of the federations of the evaluation."""
 
@@ -75,6 +80,8 @@ def play_all(store: Path, data_root: Path, workers: int, size: Size = FULL) -> N
         odd = [f"store={store / 'training'}", f"seed={seed}", f"runs={size.odd}"]
         odd += [f"domains=[{name}]", "kind=potent", f"ranges.oddity={ODDITY}"]
         _shadow(odd, data_root, workers)
+    working = [f"store={store / 'training'}", f"seed={WORKING}", f"runs={size.working}", names]
+    _shadow([*working, "kind=working"], data_root, workers)
     for name, seed in EVALUATION.items():
         judged = [f"store={store / 'evaluation'}", f"seed={seed}", f"runs={size.evaluation}"]
         judged += [f"domains=[{name}]", "kind=evaluation", "keep_weights=true"]
@@ -126,11 +133,20 @@ def small_set(options: argparse.Namespace) -> tuple[list[EpisodeTable], list[Epi
 
 def first_tables(folder: Path, size: Size) -> list[EpisodeTable]:
     """Return the rounds of a store that belong to a size, whatever else was played into it."""
-    counts = {FIRST: size.training}
+    counts = {FIRST: size.training, WORKING: size.working}
     counts |= dict.fromkeys(POTENT.values(), size.potent) | dict.fromkeys(ODD.values(), size.odd)
     counts |= {1_000_000 + first: size.evaluation for first in EVALUATION.values()}
     wanted = {first + index for first, count in counts.items() for index in range(count)}
-    return [t for t in tables_of(folder) if int(t.run.rpartition("-")[2]) in wanted]
+    return [t for t in tables_of(folder) if _seed(t) in wanted]
+
+
+def times(table: EpisodeTable) -> int:
+    """Return how many times a round is put among those that a detector is learned from."""
+    return OFTEN if WORKING <= _seed(table) < 1_000_000 else 1
+
+
+def _seed(table: EpisodeTable) -> int:
+    return int(table.run.rpartition("-")[2])
 
 
 def _shadow(settings: list[str], data_root: Path, workers: int) -> None:

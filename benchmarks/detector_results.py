@@ -85,7 +85,8 @@ class Study:
         """Return an uncalibrated detector from the training rounds that `keep` keeps."""
         folder = self._store / "detectors" / name
         if not (folder / "detector.json").is_file():
-            tables = [with_columns(t, columns) for t in self.training if keep(t)]
+            kept = [with_columns(t, columns) for t in self.training if keep(t)]
+            tables = [table for table in kept for _ in range(data.times(table))]
             trained = train_detector(tables, settings or self._settings)
             save_detector(folder, *trained, {"name": name})
         return load_uncalibrated(folder)

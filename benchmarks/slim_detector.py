@@ -40,7 +40,7 @@ SETTINGS = MetaTraining(leave_out=LEFT_OUT, learning_rate=5e-4, steps=800)
 FURTHER = MetaTraining(leave_out=LEFT_OUT, learning_rate=5e-4, steps=1000)
 """How the pupil goes on: as detectors are learned, at a quarter of the rate."""
 
-SIBLINGS = MetaTraining(leave_out=LEFT_OUT)
+SIBLINGS = MetaTraining(leave_out=LEFT_OUT, column_dropout=0.4, steps=3000)
 """Detectors that leave out a data set each, and read what the package's reads."""
 
 PUPIL, LAST = "taught to do without", "and taught what is new"
