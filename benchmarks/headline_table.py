@@ -65,12 +65,15 @@ def everywhere_table(rows: Sequence[Record], shields: Sequence[str]) -> str:
 
     Args:
         rows: Lines of the study's CSV file.
-        shields: Defences that are no rivals; the cells of a line are those that one of them ran in.
+        shields: Defences that are no rivals, those that never ran left out; the cells of a line are
+            those that one of them ran in.
     """
     groups: dict[tuple[str, str], list[Record]] = {}
     for row in rows:
         if row["trigger"]:
             groups.setdefault((row["data"], row["attackers"]), []).append(row)
+    ran = {row["defence"] for row in rows if row["trigger"]}
+    shields = [name for name in shields if name in ran]
     heads = [_shown(name) for name in (UNDEFENDED, *shields)] + ["best rival"]
     lines = [
         f"| data | attackers | cells | {' | '.join(f'{head}: ASR, MA' for head in heads)} |",
