@@ -102,9 +102,9 @@ EVALUATION = RecipeRanges(
     stages=(0.25, 0.5, 1.0),
     rounds=6,
 )
-"""Ranges of the evaluation: 20 clients, Dirichlet 0.2 to 5, 5 to 40 % attackers, and so much local
-effort, the same for all, that most attacks work: one that does nothing proves nothing about a
-detector. How well they work is written beside its figures."""
+"""Ranges of the evaluation: 20 clients, Dirichlet 0.2 to 5, 5 to 40 % attackers, and more local
+effort than in training, the same for all. Many of these attacks hardly work all the same; how much
+harm an update does is weighed in a figure of its own."""
 
 POTENT = RecipeRanges(
     epochs=(1, 6), rate=(0.5, 2.5), federation_rate=(0.7, 1.8), poison_share=(0.15, 0.7)
