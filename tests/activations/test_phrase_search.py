@@ -117,7 +117,8 @@ def test_one_client_alone_and_weights_that_are_not_finite() -> None:
     assert len(searched_phrases(search, lambda: [noisy(state, 0)])) == 1
     for value in (torch.nan, torch.inf, 1e38):
         hostile = {name: torch.full_like(tensor, value) for name, tensor in state.items()}
-        phrases = searched_phrases(search, lambda hostile=hostile: [state, state, hostile])
+        cohort = [state, state, hostile]
+        phrases = searched_phrases(search, cohort.copy)
         assert all(0 <= token < VOCABULARY for phrase in phrases for token in phrase)
 
 
