@@ -216,7 +216,8 @@ def test_the_documented_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def verdict(number: int, client: int, decision: Decision, **values: Any) -> Verdict:
-    given = {"score": 1.0, "evidence": 1.0, "weight": 1.0} | values
+    weight = {Decision.KEEP: 1.0, Decision.DOWNWEIGHT: 0.3}.get(decision, 0.0)
+    given = {"score": 1.0, "evidence": 1.0, "weight": weight} | values
     return Verdict(number, client, decision, **given)
 
 

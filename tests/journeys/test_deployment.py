@@ -86,7 +86,7 @@ def test_the_keys_of_the_app_and_of_the_page_are_options_of_the_shield() -> None
     (table,) = re.findall(r"^```toml\n(\[tool\.flwr\.app.*?)^```", page, re.MULTILINE | re.DOTALL)
     settings = tomllib.loads(table)["tool"]["flwr"]["app"]["config"]
     assert options_from_run_config(flatten_dict(settings)) == {
-        "policy": "drop",
+        "policy": "graded",
         "max_drop_share": 0.45,
     }
 

@@ -43,8 +43,9 @@ def write(
 
 
 def verdict(number: int, node: int, decision: str, score: float | None = 1.0) -> dict[str, Any]:
+    weight = {"keep": 1.0, "downweight": 0.3}.get(decision, 0.0)
     return {"round": number, "node_id": str(node), "decision": decision, "score": score,
-            "evidence": score, "weight": 1.0, "reasons": [], "detail": ""}  # fmt: skip
+            "evidence": score, "weight": weight, "reasons": [], "detail": ""}  # fmt: skip
 
 
 AUDIT = [
