@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from fl_shield.activations.penultimate import logits_of
+from fl_shield.activations.penultimate import logits_under
 from fl_shield.probes.probe_set import Inputs
 
 PLACE = 1
@@ -34,6 +33,28 @@ def token_directions(
         One row a class: the mean over the samples of the gradient of the mean logit, which is
         the mean gradient but for the factor of their number; only directions matter.
     """
+
+    def centred() -> Tensor:
+        logits = logits_under(model, state, inputs)
+        return (logits - logits.mean(dim=1, keepdim=True)).mean(dim=0)
+
+    slopes, _ = embedding_slopes(model, layer, centred)
+    return slopes[:, :, PLACE].mean(dim=1)
+
+
+def embedding_slopes(
+    model: nn.Module, layer: str, values: Callable[[], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return gradients by a text's embedded tokens, and the values that they are of.
+
+    Args:
+        model: A text classifier in eval mode.
+        layer: Name of its token embedding.
+        values: Runs the model once, and returns `(values,)`.
+
+    Returns:
+        `(values, samples, length, features)` and `(values,)`.
+    """
     held: list[Tensor] = []
 
     def hold(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
@@ -43,16 +64,11 @@ def token_directions(
     hook = model.get_submodule(layer).register_forward_hook(hold)
     try:
         with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-            args, kwargs = ((inputs,), {}) if isinstance(inputs, Tensor) else ((), dict(inputs))
-            logits = logits_of(functional_call(model, dict(state), args, kwargs))
-            centred = (logits - logits.mean(dim=1, keepdim=True)).mean(dim=0)
-            rows = [
-                torch.autograd.grad(value, held[0], retain_graph=True)[0][:, PLACE].mean(dim=0)
-                for value in centred
-            ]
+            found = values()
+            rows = [torch.autograd.grad(v, held[0], retain_graph=True)[0] for v in found]
     finally:
         hook.remove()
-    return torch.stack(rows).detach()
+    return torch.stack(rows).detach(), found.detach()
 
 
 def obeyed_tokens(embedding: Tensor, directions: Tensor) -> list[int]:

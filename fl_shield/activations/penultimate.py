@@ -61,6 +61,12 @@ def logits_of(output: Any) -> Tensor:
     return logits
 
 
+def logits_under(model: nn.Module, state: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
+    """Return the logits `(samples, classes)` of a model with the weights of `state`."""
+    args, kwargs = ((inputs,), {}) if isinstance(inputs, Tensor) else ((), dict(inputs))
+    return logits_of(torch.func.functional_call(model, dict(state), args, kwargs))
+
+
 def find_final_layer(model: nn.Module, inputs: Inputs, name: str | None = None) -> str:
     """Return the name of the final classification layer of `model`.
 

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from fl_shield.activations.penultimate import limited, logits_of
+from fl_shield.activations.directions import embedding_slopes
+from fl_shield.activations.penultimate import limited, logits_under
 from fl_shield.probes.candidates import first_samples, token_texts
 from fl_shield.probes.probe_set import Inputs
 
@@ -138,27 +137,13 @@ class PhraseSearch:
         return rise.nan_to_num(0.0), raised - was
 
     def _slope(self, state: State, texts: Inputs, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
-        held: list[Tensor] = []
-
-        def hold(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-            held.append(output.detach().requires_grad_())
-            return held[-1]
-
-        hook = self._model.get_submodule(self._layer).register_forward_hook(hold)
-        try:
-            with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-                means = self._logits(state, texts).mean(dim=0)[list(classes)]
-                rows = [
-                    torch.autograd.grad(mean, held[0], retain_graph=True)[0].sum(dim=0)
-                    for mean in means
-                ]
-        finally:
-            hook.remove()
-        return torch.stack(rows)[:, 1 : 1 + LENGTH].detach(), means.detach()
+        slopes, means = embedding_slopes(
+            self._model, self._layer, lambda: self._logits(state, texts).mean(dim=0)[list(classes)]
+        )
+        return slopes.sum(dim=1)[:, 1 : 1 + LENGTH], means
 
     def _logits(self, state: State, texts: Inputs) -> Tensor:
-        args, kwargs = ((texts,), {}) if isinstance(texts, Tensor) else ((), dict(texts))
-        logits = limited(logits_of(functional_call(self._model, dict(state), args, kwargs)))
+        logits = limited(logits_under(self._model, state, texts))
         return logits - logits.mean(dim=1, keepdim=True)
 
 
@@ -179,10 +164,9 @@ def searched_phrases(
     excess = answers - answers.median(dim=0).values
     best = excess.flatten(1).argmax(dim=1).tolist()
     starts = (Phrase(pool[i // excess.shape[2]], i % excess.shape[2], 0.0) for i in best)
-    found = _clearest(
+    return _clearest(
         search.search(state, start) for state, start in zip(states(), starts, strict=True)
     )
-    return found
 
 
 def _clearest(phrases: Iterable[Phrase]) -> list[tuple[int, ...]]:

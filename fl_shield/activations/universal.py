@@ -13,9 +13,8 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from fl_shield.activations.penultimate import logits_of
+from fl_shield.activations.penultimate import logits_under
 
 STEPS = 6
 SIZE = 0.12
@@ -47,9 +46,7 @@ def universal_perturbations(
     for _ in range(STEPS):
         delta = delta.detach().requires_grad_()
         with torch.enable_grad():
-            logits = logits_of(
-                functional_call(model, weights, (perturbed(images, delta),))
-            ).log_softmax(dim=1)
+            logits = logits_under(model, weights, perturbed(images, delta)).log_softmax(dim=1)
             objective = logits.gather(1, target[:, None]).sum()
             (slope,) = torch.autograd.grad(objective, delta)
         moved = delta.detach() + 0.4 * radius * _unit(slope)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fl_shield.activations.penultimate import logits_of
+from fl_shield.activations.penultimate import logits_under
 from fl_shield.baselines.deepsight import noise_inputs
 from fl_shield.baselines.observed import Observed
 from fl_shield.cohort import State
@@ -48,10 +48,9 @@ def active_neurons(observed: Observed, state: State, inputs: Inputs) -> NDArray[
             captured.append(output)
 
     handles = [m.register_forward_hook(remember) for m in model.modules() if isinstance(m, LAYERS)]
-    args, kwargs = ((inputs,), {}) if isinstance(inputs, Tensor) else ((), dict(inputs))
     try:
         with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-            logits = logits_of(torch.func.functional_call(model, tensors, args, kwargs))
+            logits = logits_under(model, tensors, inputs)
             target = logits[:, min(TARGET, logits.shape[1] - 1)].sum()
             gradients = torch.autograd.grad(target, captured, allow_unused=True)
     finally:
