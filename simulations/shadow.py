@@ -20,7 +20,7 @@ from rich.progress import Progress
 from fl_shield.errors import ConfigurationError, expected, unknown
 from fl_shield.shadow.describe import CLEAN_SAMPLES, describe_run
 from fl_shield.shadow.domain import Domain
-from fl_shield.shadow.recipe import EVALUATION, POTENT, WORKING, RecipeRanges
+from fl_shield.shadow.recipe import EVALUATION, POTENT, SETTLED, WORKING, RecipeRanges
 from fl_shield.shadow.store import play, stored_run
 from fl_shield.shadow.table import write_tables
 from fl_shield.simulations.composing import domain_files
@@ -34,6 +34,7 @@ RANGES = {
     "training": RecipeRanges(),
     "potent": POTENT,
     "working": WORKING,
+    "settled": SETTLED,
     "evaluation": EVALUATION,
 }
 
@@ -94,7 +95,7 @@ def load_domain(name: str, data_root: str | None) -> Domain:
     if data_root is None and "${data_root}" in text:
         raise ConfigurationError(
             f"The domain {name!r} reads files. Set data_root=DIR (or FL_SHIELD_DATA) to the folder "
-            f"that holds {name}/; digits, glyphs, photos and docstrings need none."
+            f"that holds {name}/; digits, glyphs, photos, docstrings and manuals need none."
         )
     whole = OmegaConf.create({"data_root": data_root, "domain": OmegaConf.create(text)})
     OmegaConf.resolve(whole)

@@ -51,7 +51,8 @@ class RecipeRanges:
         poison_share: Share of an attacker's samples that carries the trigger, uniform.
         attacker_share: Share of the clients that is malicious, uniform; at least one attacker.
         clean_share: Share of the federations without attackers.
-        stages: Shares of the central training after which the federation starts, one drawn.
+        stages: Shares of the central training after which the federation starts, one drawn; 3 is
+            a model that has long settled.
         rounds: Rounds of a federation.
         oddity: Probability that a benign client of an odd federation is odd.
         triggers: Trigger families to leave to; empty for all of the modality.
@@ -128,6 +129,10 @@ WORKING = RecipeRanges(
 """Ranges of training federations in which most backdoors work: clients hold enough samples, poison
 enough of them, and meet a model that has learned its task. Where attacks are too feeble to leave a
 trace, a detector learns that traces mean little."""
+
+SETTLED = replace(WORKING, stages=(3.0,))
+"""Ranges of the same where the model has long settled and knows its clients' samples by heart, as
+in a federation that has gone on for long: honest updates are small and unlike each other."""
 
 
 @dataclass(frozen=True)
