@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from benchmarks.study_results import Record, number
-from fl_shield.simulations.plots.axes import percent
+from fl_shield.simulations.wording import percent
 
 UNDEFENDED = "none"
 

@@ -193,7 +193,7 @@ def _print_inputs(found: FinalModels, file: Path) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from fl_shield.simulations.plots.axes import percent
+    from fl_shield.simulations.wording import percent
 
     console = Console(width=None if sys.stdout.isatty() else 132, highlight=False)
     if any(model.inputs for model in found.models):

@@ -15,7 +15,7 @@ from fl_shield.simulations.final_models import (
     audit_command,
     read_final_models,
 )
-from fl_shield.simulations.plots.axes import percent
+from fl_shield.simulations.wording import percent
 
 ONLY_INPUTS = (
     "No model was judged as a whole: no scanner for that was named, and by default there is one "

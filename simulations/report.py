@@ -17,6 +17,7 @@ from fl_shield.judge.verdict import Decision
 from fl_shield.simulations.arms import ARMS
 from fl_shield.simulations.final_section import Section, Subject, section_of
 from fl_shield.simulations.run_folder import Arm, LoggedVerdict, RunFolder, read_run_folder
+from fl_shield.simulations.wording import percent
 
 TEMPLATE = "report.html.j2"
 
@@ -118,17 +119,17 @@ def headline(run: RunFolder) -> str:
         if undefended is None:
             return "This run has no attacked arm to report on yet."
         return (
-            f"Without a defence, the attack succeeds on {_percent(undefended)} of triggered inputs."
+            f"Without a defence, the attack succeeds on {percent(undefended)} of triggered inputs."
         )
-    beside = [f"the clean run has {_percent(clean)}"] if clean is not None else []
-    beside += [f"without a defence it is {_percent(undefended)}"] if undefended is not None else []
-    sentence = f"With the shield, the attack succeeds on {_percent(defended)} of triggered inputs"
+    beside = [f"the clean run has {percent(clean)}"] if clean is not None else []
+    beside += [f"without a defence it is {percent(undefended)}"] if undefended is not None else []
+    sentence = f"With the shield, the attack succeeds on {percent(defended)} of triggered inputs"
     sentence += f" ({', '.join(beside)})." if beside else "."
     accuracies = [figures[n].get("main_accuracy") for n in ("defended", "clean") if n in figures]
     if len(accuracies) == 2 and None not in accuracies:
         sentence += (
-            f" Main accuracy is {_percent(accuracies[0])}, "
-            f"against {_percent(accuracies[1])} in the clean run."
+            f" Main accuracy is {percent(accuracies[0])}, "
+            f"against {percent(accuracies[1])} in the clean run."
         )
     return sentence
 
@@ -218,7 +219,7 @@ def _title(name: str) -> str:
 
 def _percent(value: object) -> str:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{100 * float(str(value)):.1f} %" if number else "–"
+    return percent(float(str(value)) if number else None)
 
 
 def _number(value: object) -> str:

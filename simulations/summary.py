@@ -15,6 +15,7 @@ from fl_shield.atomic import draft_of
 from fl_shield.simulations.arms import ARMS
 from fl_shield.simulations.run_folder import Arm, Round, read_run_folder
 from fl_shield.simulations.settings import Settings
+from fl_shield.simulations.wording import percent
 
 PACKAGES = (
     "fl-shield",
@@ -61,15 +62,11 @@ def summary_table(summary: dict[str, Any]) -> Table:
         seconds = figures["seconds_per_round"]
         table.add_row(
             ARMS[name].title,
-            *(_percent(figures[key]) for key in ("main_accuracy", "asr", "tpr", "fpr")),
+            *(percent(figures[key]) for key in ("main_accuracy", "asr", "tpr", "fpr")),
             "–" if seconds is None else f"{seconds:.2f}",
-            _percent(figures["shield_share"]),
+            percent(figures["shield_share"]),
         )
     return table
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def _finished(arm: Arm, rounds: int) -> bool:

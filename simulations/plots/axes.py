@@ -21,15 +21,6 @@ class EndLabel:
     colour: str
 
 
-def percent(share: float | None, digits: int = 1) -> str:
-    """Return a share as text.
-
-    >>> percent(0.98), percent(0.0042), percent(None)
-    ('98.0 %', '0.4 %', '–')
-    """
-    return "–" if share is None else f"{100 * share:.{digits}f} %"
-
-
 def count_rounds(axes: Axes, numbers: Sequence[int]) -> None:
     """Make x the round number, in whole rounds, from the first to the last of `numbers`."""
     first, last = min(numbers), max(numbers)

@@ -6,10 +6,11 @@ from typing import Any
 
 from matplotlib.patches import Patch
 
-from fl_shield.simulations.plots.axes import count_rounds, percent
+from fl_shield.simulations.plots.axes import count_rounds
 from fl_shield.simulations.plots.plot import Plot, new_figure
 from fl_shield.simulations.plots.style import HONEST, SHIELD, SURFACE
 from fl_shield.simulations.run_folder import RunFolder
+from fl_shield.simulations.wording import percent
 
 
 def cost(run: RunFolder) -> Plot | None:

@@ -8,12 +8,12 @@ from fl_shield.simulations.plots.axes import (
     EndLabel,
     count_rounds,
     name_line_ends,
-    percent,
     show_shares,
 )
 from fl_shield.simulations.plots.plot import Plot, new_figure
 from fl_shield.simulations.plots.style import arm_looks
 from fl_shield.simulations.run_folder import Round, RunFolder
+from fl_shield.simulations.wording import percent
 
 MAX_ROUNDS_WITH_MARKERS = 40
 

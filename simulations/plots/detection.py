@@ -6,12 +6,12 @@ from fl_shield.simulations.plots.axes import (
     EndLabel,
     count_rounds,
     name_line_ends,
-    percent,
     show_shares,
 )
 from fl_shield.simulations.plots.plot import Plot, new_figure
 from fl_shield.simulations.plots.style import ATTACK, CHECK, HONEST, LineLook
 from fl_shield.simulations.run_folder import RunFolder
+from fl_shield.simulations.wording import percent
 
 Points = list[tuple[int, float]]
 

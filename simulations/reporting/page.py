@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fl_shield.simulations.final_section import Section
-from fl_shield.simulations.plots.axes import percent
 from fl_shield.simulations.plots.plot import Plot
 from fl_shield.simulations.report import template
 from fl_shield.simulations.reporting.rows import Row
 from fl_shield.simulations.reporting.tables import HEADINGS, NUM_TEXT, groups_of
+from fl_shield.simulations.wording import percent
 
 RUN_HEADINGS = (
     "run", "data", "attack", "defence", "model", "attackers", "seed", "rounds", "final ASR",

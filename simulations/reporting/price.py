@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from fl_shield.simulations.plots.axes import percent, show_shares
+from fl_shield.simulations.plots.axes import show_shares
 from fl_shield.simulations.plots.plot import Plot, new_figure
 from fl_shield.simulations.reporting.curves import defence_colours
 from fl_shield.simulations.reporting.rows import Row
+from fl_shield.simulations.wording import percent
 
 
 def cost_against_quality(rows: Sequence[Row]) -> Plot | None:

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from fl_shield.simulations.plots.axes import percent
 from fl_shield.simulations.plots.plot import Plot, new_figure
 from fl_shield.simulations.plots.style import ATTACK, HONEST, QUIET, SURFACE
 from fl_shield.simulations.reporting.curves import defence_colours
 from fl_shield.simulations.reporting.rows import RunRow
 from fl_shield.simulations.run_folder import Arm
+from fl_shield.simulations.wording import percent
 
 GRID = np.linspace(0, 1, 201)
 """False positive rates at which ROC curves of single runs are averaged."""
