@@ -1,9 +1,9 @@
 """Policy: from which score on a client is flagged, and what then happens to its update.
 
 A limit that hardly any honest client reaches lets an attacker pass whom the detector holds for
-malicious nine times in ten. `graded` closes that gap: what is flagged is dropped, and everything
-else passes by the odds that it is benign, the share of it that does most good on average where the
-harm of a backdoor and the loss of an honest update weigh the same.
+malicious nine times in ten. `graded` closes that gap: what is flagged is dropped, of what is as
+likely malicious as not next to nothing is passed on, and everything else passes by the odds that it
+is benign. A third of a backdoor, round after round, is a whole one.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ class Policy:
     """The rule by which scores and evidence become decisions.
 
     Attributes:
-        action: `drop` flagged updates; do so and pass the others on by the odds that they are
-            benign (`graded`); `downweight` flagged ones; or `monitor` (log only).
+        action: `drop` flagged updates; do so, and pass the others on by the odds that they are
+            benign, next to nothing of them at even odds and below (`graded`); `downweight`
+            flagged ones; or `monitor` (log only).
         threshold: Score (log-odds) of one round from which a client is flagged.
         evidence_threshold: Accumulated evidence from which a client is excluded.
         readmission_threshold: Evidence below which an excluded client is readmitted; lower than
@@ -119,13 +120,15 @@ class Policy:
         """Return the share of an update that is not flagged to pass on, in [`MIN_WEIGHT`, 1].
 
         The probability that it is benign, `1 / (1 + exp(score − even score))`; 1 if that is at
-        least `WHOLE`.
+        least `WHOLE`, and `MIN_WEIGHT` if it is no more than one half.
         """
         if self.action is not Action.GRADED or self.even_score is None:
             return 1.0
         odds = min(max(score - self.even_score, -50.0), 50.0)
         share = 1.0 / (1.0 + math.exp(odds))
-        return 1.0 if share >= WHOLE else max(share, MIN_WEIGHT)
+        if share >= WHOLE:
+            return 1.0
+        return share if share > 0.5 else MIN_WEIGHT
 
 
 def _check_pins(trusted: frozenset[int], banned: frozenset[int]) -> list[str]:
