@@ -12,7 +12,7 @@ export FLWR_TELEMETRY_ENABLED ?= 0
 export FLWR_DISABLE_UPDATE_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint types format browser results-demo results-detector results-slim results-potency results-headline results-engines results-papers results-models results-hostile results-soak results-shadows results-cost clean
+.PHONY: help install demo test test-fast lint types format browser results-demo results-detector results-potency results-headline results-engines results-papers results-models results-hostile results-soak results-shadows results-cost clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,9 +57,6 @@ results-demo: $(STAMP) ## five seeds of the demonstration -> docs/results/demo.j
 
 results-detector: $(STAMP) ## the detector on what it has never seen -> docs/results/detector.json: DATA=dir
 	$(BIN)/python -m benchmarks.detector_results --data $(DATA) --workers $(WORKERS) $(SHIP)
-
-results-slim: $(STAMP) ## the detector in the package, taught to read less -> docs/results/slim.json: DATA=dir
-	$(BIN)/python -m benchmarks.slim_detector --data $(DATA) --workers $(WORKERS) $(SHIP)
 
 results-papers: $(STAMP) ## the detectors of the papers on the same victims -> docs/results/papers.json: DATA=dir
 	$(BIN)/python -m benchmarks.papers --data $(DATA) $(ARGS) $(SHIP)

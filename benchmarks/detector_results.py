@@ -5,8 +5,9 @@
 Plays the shadow federations (`benchmarks/detector_data.py`), trains detectors that leave out a data
 set, a trigger family, an architecture or a modality, judges them and the statistics of published
 defences on the same updates, and writes `docs/results/detector.json`, Markdown tables beside it and
-the main one into README.md. `--ship` also trains on all data sets and writes the detector into the
-package. Federations and detectors are kept in the store: it can be stopped and started again.
+the main one into README.md. `--ship` also trains on all data sets and writes that detector into the
+package, and those that leave out a data set into `benchmarks/detectors`, for studies on it. What is
+played, learned and measured is kept in the store: it can be stopped and started again.
 """
 
 from __future__ import annotations
@@ -23,31 +24,39 @@ import numpy as np
 from rich.progress import track
 
 from benchmarks import detector_data as data
-from benchmarks.detection_figures import Scores, evaluation, figures
-from benchmarks.detector_tables import FIGURES, write_results
-from fl_shield.detector.meta_detector import Calibration, MetaDetector
-from fl_shield.detector.store import load_detector, save_detector
-from fl_shield.meta import ALGORITHMS, MetaTraining, train_detector
-from fl_shield.meta.calibrate import benign_log_odds, hardest, log_odds
+from benchmarks.detection_figures import evaluation, figures
+from benchmarks.detector_study import (
+    FALSE_ALARMS,
+    SETTINGS,
+    SINGLE,
+    Columns,
+    Keep,
+    Plan,
+    Study,
+    Way,
+    digest,
+    scored,
+    unseen,
+)
+from benchmarks.detector_tables import COMMAND, FIGURES, write_results
+from fl_shield.detector import SHIPPED
+from fl_shield.detector.store import save_detector
+from fl_shield.meta import ALGORITHMS, MetaTraining
 from fl_shield.shadow.table import EpisodeTable
 from fl_shield.simulations.meta_train import facts_of_training
 
-SETTINGS = MetaTraining()
-SINGLE = MetaTraining(networks=1, steps=1000)
-"""Comparisons of kinds of training make do with less than the headline, each side with the same."""
+SIBLINGS = data.ROOT / "benchmarks" / "detectors"
+"""Where detectors that leave out a data set each go."""
 
-FALSE_ALARMS = 0.01
 CLEAN_SAMPLES = (4, 8, 16, 32, 64)
-CLEAN_SAMPLE_RUNS = 5
+CLEAN_SAMPLE_RUNS = 3
 """Federations of each data set in the table of clean samples."""
 
-LANGUAGE = ("ag_news", "sst2", "docstrings")
-
-WITHOUT: dict[str, Callable[[str], bool]] = {
+WITHOUT: dict[str, Columns] = {
     "all descriptors": lambda name: True,
     "without extrapolation": lambda name: "@" not in name or "@raw/" in name,
     "without raw weights": lambda name: "@raw/" not in name,
-    "without candidate triggers": lambda name: not name.endswith(("jumbo", "inverted", "tokens")),
+    "without squares and phrases": lambda name: not name.endswith(("/patches", "/searched")),
     "without tokens": lambda name: (
         not name.startswith(("token_", "pull_")) and not name.endswith("guided")
     ),
@@ -59,71 +68,10 @@ WITHOUT: dict[str, Callable[[str], bool]] = {
 }
 """Ablations: which descriptors are left."""
 
+EVERY_VIEW = "every scale and candidate trigger as well"
 
 Judged = dict[str, list[EpisodeTable]]
 """Rounds of the evaluation by data set."""
-
-Keep = Callable[[EpisodeTable], bool]
-"""Says which rounds a detector learns from."""
-
-
-class Study:
-    """Trains what is asked for, once, and scores with it."""
-
-    def __init__(
-        self, store: Path, training: Sequence[EpisodeTable], settings: MetaTraining = SETTINGS
-    ) -> None:
-        self._store, self.training, self._settings = store, training, settings
-
-    def detector(
-        self,
-        name: str,
-        keep: Keep,
-        settings: MetaTraining | None = None,
-        columns: Callable[[str], bool] | None = None,
-    ) -> MetaDetector:
-        """Return an uncalibrated detector from the training rounds that `keep` keeps."""
-        folder = self._store / "detectors" / name
-        if not (folder / "detector.json").is_file():
-            kept = [with_columns(t, columns) for t in self.training if keep(t)]
-            tables = [table for table in kept for _ in range(data.times(table))]
-            trained = train_detector(tables, settings or self._settings)
-            save_detector(folder, *trained, {"name": name})
-        return load_uncalibrated(folder)
-
-    def without(self, *domains: str) -> MetaDetector:
-        """Return a detector that has not seen these data sets."""
-        name = "without-" + "-".join(sorted(domains)) if domains else "all"
-        return self.detector(name, lambda t: t.domain not in domains)
-
-    def calibration(self, *held_out: str) -> Calibration:
-        """Return the calibration of `without(*held_out)`, from its own data sets only."""
-        seen = [t for t in self.training if t.domain not in held_out]
-        odds = benign_log_odds(seen, lambda domain: self.without(*held_out, domain))
-        return hardest(odds, FALSE_ALARMS)
-
-
-def load_uncalibrated(folder: Path) -> MetaDetector:
-    """Return a detector whose scores are log-odds."""
-    detector = load_detector(folder)
-    return MetaDetector(detector.networks, detector.spec)
-
-
-def with_columns(table: EpisodeTable, columns: Callable[[str], bool] | None) -> EpisodeTable:
-    """Return a table with the columns that are wanted."""
-    if columns is None:
-        return table
-    kept = [i for i, name in enumerate(table.names) if columns(name)]
-    names = tuple(table.names[i] for i in kept)
-    return EpisodeTable(
-        table.domain, table.run, table.round_number, names, table.raw[:, kept],
-        table.malicious, table.client_ids, table.facts,
-    )  # fmt: skip
-
-
-def scored(detector: MetaDetector, tables: Sequence[EpisodeTable]) -> Scores:
-    """Return the log-odds of all rounds."""
-    return [log_odds(detector, table) for table in tables]
 
 
 def row(table: str, held_out: str, statistic: str, **values: Any) -> dict[str, Any]:
@@ -133,6 +81,8 @@ def row(table: str, held_out: str, statistic: str, **values: Any) -> dict[str, A
 
 def unseen_data_sets(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[Any]:
     """The main table: every data set by a detector that never saw it, and rivals beside it."""
+    pairs = [(name, other) for name in judged for other in data.LEARNED]
+    study.learn(*{plan.name: plan for plan in (unseen(*{*pair}) for pair in pairs)}.values())
     for name, tables in track(judged.items(), "unseen data sets"):
         detector, calibration = study.without(name), study.calibration(name)
         scores = [(s - calibration.offset) / calibration.scale for s in scored(detector, tables)]
@@ -141,93 +91,107 @@ def unseen_data_sets(study: Study, judged: Judged, _: argparse.Namespace) -> Ite
         for rival in tables[0].facts["rivals"]:
             theirs = [np.array(t.facts["rivals"][rival], dtype=np.float64) for t in tables]
             yield row("data set", name, rival, clean_samples=16, **figures(tables, theirs))
-        for how, part in _parts(tables).items():
+        for how, part in PARTS_OF_ROUNDS.items():
             chosen = [s for t, s in zip(tables, scores, strict=True) if part(t)]
             kept = [t for t in tables if part(t)]
             if any(t.malicious.any() for t in kept):
                 yield row(f"data set, {how}", name, "fl_shield", **figures(kept, chosen))
 
 
-def _seen(held_out: str, is_seen: Callable[[str], bool] = bool) -> Keep:
-    return lambda table: table.domain != held_out and is_seen(table.domain)
+PARTS_OF_ROUNDS: dict[str, Keep] = {
+    "attackers kept out": lambda t: bool(t.facts["aggregate"] == "honest"),
+    "attackers averaged in": lambda t: bool(t.facts["aggregate"] == "all"),
+}
+
+
+def unseen_kinds(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[Any]:
+    """Trigger families and architectures that no training federation had."""
+    tables = [t for part in judged.values() for t in part]
+    kinds = [
+        (fact, kind)
+        for fact in ("trigger", "architecture")
+        for kind in sorted({t.facts[fact] for t in tables if t.malicious.any()})
+    ]
+    plans = {
+        (fact, kind): Plan(f"without-{fact}-{kind}", _other(fact, kind), SINGLE)
+        for fact, kind in kinds
+    }
+    study.learn(*plans.values())
+    for (fact, kind), plan in plans.items():
+        chosen = [t for t in tables if t.facts[fact] == kind]
+        found = figures(chosen, scored(study.detector(plan), chosen))
+        yield row(fact, kind, "fl_shield", **found)
 
 
 def _other(fact: str, kind: str) -> Keep:
     return lambda table: bool(table.facts[fact] != kind)
 
 
-def _parts(tables: Sequence[EpisodeTable]) -> dict[str, Keep]:
-    return {
-        "attackers kept out": lambda t: t.facts["aggregate"] == "honest",
-        "attackers averaged in": lambda t: t.facts["aggregate"] == "all",
-    }
-
-
-def unseen_kinds(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[Any]:
-    """Trigger families and architectures that no training federation had."""
-    tables = [t for part in judged.values() for t in part]
-    for fact in ("trigger", "architecture"):
-        for kind in track(sorted({t.facts[fact] for t in tables}), f"unseen {fact}s"):
-            chosen = [t for t in tables if t.facts[fact] == kind]
-            if not any(t.malicious.any() for t in chosen):
-                continue
-            detector = study.detector(f"without-{fact}-{kind}", _other(fact, kind), SINGLE)
-            yield row(fact, kind, "fl_shield", **figures(chosen, scored(detector, chosen)))
+def compared(
+    study: Study, judged: Judged, table: str, label: str, ways: dict[str, Way]
+) -> Iterator[Any]:
+    """Yield the rows of detectors learned in several ways, each without what it is judged on."""
+    plans = {(what, name): way(name) for what, way in ways.items() for name in judged}
+    study.learn(*plans.values())
+    for (what, name), plan in plans.items():
+        found = figures(judged[name], scored(study.detector(plan), judged[name]))
+        yield row(table, name, "fl_shield", **{label: what}, **found)
 
 
 def modalities(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[Any]:
     """Does vision help language, and language vision?"""
-    for name, tables in track(judged.items(), "modalities"):
-        for seen, is_seen in (
-            ("vision", lambda d: d not in LANGUAGE),
-            ("language", lambda d: d in LANGUAGE),
-            ("both", lambda d: True),
-        ):
-            detector = study.detector(
-                f"{seen}-without-{name}",
-                _seen(name, is_seen),
-                SINGLE,
-            )
-            found = figures(tables, scored(detector, tables))
-            yield row("trained on", name, "fl_shield", trained_on=seen, **found)
+    kinds: dict[str, Callable[[str], bool]] = {
+        "vision": lambda domain: domain not in data.LANGUAGE,
+        "language": lambda domain: domain in data.LANGUAGE,
+        "both": lambda domain: True,
+    }
+
+    def way(kind: str, is_seen: Callable[[str], bool]) -> Way:
+        return lambda name: Plan(
+            f"{kind}-without-{name}", lambda t: t.domain != name and is_seen(t.domain), SINGLE
+        )
+
+    ways = {kind: way(kind, is_seen) for kind, is_seen in kinds.items()}
+    return compared(study, judged, "trained on", "trained_on", ways)
 
 
 def ablations(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[Any]:
-    """What each group of descriptors and each algorithm is worth."""
-    for name, tables in track(judged.items(), "ablations"):
-        for index, (what, columns) in enumerate(WITHOUT.items()):
-            detector = study.detector(
-                f"columns-{index}-without-{name}", _seen(name), SINGLE, columns
-            )
-            found = figures(tables, scored(detector, tables))
-            yield row("descriptors", name, "fl_shield", descriptors=what, **found)
+    """What each group of descriptors is worth."""
+
+    def way(index: int, columns: Columns, settings: MetaTraining = SINGLE) -> Way:
+        return lambda name: Plan(
+            f"columns-{index}-without-{name}", lambda t: t.domain != name, settings, columns
+        )
+
+    ways = {what: way(index, columns) for index, (what, columns) in enumerate(WITHOUT.items())}
+    ways[EVERY_VIEW] = way(len(ways), lambda name: True, replace(SINGLE, leave_out=()))
+    return compared(study, judged, "descriptors", "descriptors", ways)
 
 
 def algorithms(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[Any]:
     """Which outer loop learns best, before any adaptation."""
-    for name, tables in track(judged.items(), "algorithms"):
-        for algorithm in ALGORITHMS:
-            # The others take several tasks a step, each with inner steps: fewer steps, equal time.
-            steps = SINGLE.steps if algorithm == "multi_task" else SINGLE.steps // 3
-            settings = replace(SINGLE, algorithm=algorithm, steps=steps)
-            detector = study.detector(f"{algorithm}-without-{name}", _seen(name), settings)
-            found = figures(tables, scored(detector, tables))
-            yield row("algorithm", name, "fl_shield", algorithm=algorithm, **found)
+
+    def way(algorithm: str) -> Way:
+        # The others take several tasks a step, each with inner steps: fewer steps, equal time.
+        steps = SINGLE.steps if algorithm == "multi_task" else SINGLE.steps // 3
+        settings = replace(SINGLE, algorithm=algorithm, steps=steps)
+        return lambda name: Plan(
+            f"{algorithm}-without-{name}", lambda t: t.domain != name, settings
+        )
+
+    ways = {algorithm: way(algorithm) for algorithm in ALGORITHMS}
+    return compared(study, judged, "algorithm", "algorithm", ways)
 
 
-def clean_samples(study: Study, _: Judged, options: argparse.Namespace) -> Iterator[Any]:
+def clean_samples(study: Study, judged: Judged, options: argparse.Namespace) -> Iterator[Any]:
     """Quality against the number of clean samples that the server holds."""
+    few = replace(data.EVALUATION, runs=CLEAN_SAMPLE_RUNS)
     for samples in CLEAN_SAMPLES:
         if samples != 16:
             data.describe_again(
                 options.store, options.data, options.workers, samples, CLEAN_SAMPLE_RUNS
             )
-        for name, seed in data.EVALUATION.items():
-            first = 1_000_000 + seed
-            runs = {f"{name}-{first + i:07d}" for i in range(CLEAN_SAMPLE_RUNS)}
-            tables = [
-                t for t in data.tables_of(options.store / "evaluation", samples) if t.run in runs
-            ]
+        for name, tables in data.evaluation_tables(options.store, few, samples).items():
             found = figures(tables, scored(study.without(name), tables))
             yield row("clean samples", name, "fl_shield", clean_samples=samples, **found)
 
@@ -248,33 +212,36 @@ def _short(value: float | None) -> float | None:
 
 
 def ship(study: Study, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the detector of all data sets and descriptors, with the figures of its siblings.
+    """Write the package's detector, and the siblings that leave out a data set each.
 
-    It is the teacher of the one in the package (`benchmarks/slim_detector.py`). The figures of its
-    card are those of detectors trained alike but without what is judged.
+    The figures of a card are those of detectors that have not seen what is judged.
     """
-    started = time.monotonic()
-    detector, calibration = study.without(), study.calibration()
-    command = "make results-detector SHIP=--ship"
-    card = facts_of_training(study.training, SETTINGS, [], FALSE_ALARMS, command)
     own = [r for r in rows if r["statistic"] == "fl_shield"]
+    main = {r["held_out"]: r for r in own if r["table"] == "data set"}
+    shown = {name: {k: _short(r.get(k)) for k in FIGURES} for name, r in main.items()}
     kinds = sorted(
         (r for r in own if r["table"] in ("trigger", "architecture")), key=lambda r: r["auroc"]
     )
-    card |= {
-        "calibration": asdict(calibration),
-        "seconds": round(time.monotonic() - started, 1),
-        "unseen_data_sets": {
-            r["held_out"]: {k: _short(r.get(k)) for k in FIGURES}
-            for r in own
-            if r["table"] == "data set"
-        },
+    study.learn(*(unseen(name) for name in data.LEARNED), unseen())
+    _save(study, SHIPPED, (), {
+        "unseen_data_sets": shown,
         "weakest_on_unseen": {
             f"{r['table']} {r['held_out']}": _short(r["auroc"]) for r in kinds[:WEAKEST]
         },
         "known_failures": KNOWN_FAILURES,
-    }
-    save_detector(data.TEACHER, detector.networks, detector.spec, card)
+    })  # fmt: skip
+    for name, values in shown.items():
+        _save(study, SIBLINGS / f"without-{name}", (name,), {"unseen_data_sets": {name: values}})
+
+
+def _save(study: Study, folder: Path, held_out: tuple[str, ...], facts: dict[str, Any]) -> None:
+    started = time.monotonic()
+    detector, calibration = study.without(*held_out), study.calibration(*held_out)
+    seen = [table for table in study.training if table.domain not in held_out]
+    card = facts_of_training(seen, SETTINGS, held_out, FALSE_ALARMS, f"{COMMAND} SHIP=--ship")
+    card |= {"calibration": asdict(calibration), **facts}
+    card["seconds"] = round(time.monotonic() - started, 1)
+    save_detector(folder, detector.networks, detector.spec, card)
 
 
 PARTS: dict[str, Callable[[Study, Judged, argparse.Namespace], Iterator[Any]]] = {
@@ -292,21 +259,19 @@ def main() -> None:
     parser = data.parser_of(__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART",
                         help=f"parts to measure now: {', '.join(PARTS)}")  # fmt: skip
-    parser.add_argument(
-        "--ship", action="store_true", help="write the detector that teaches the package's"
-    )
+    parser.add_argument("--ship", action="store_true", help="write the detectors")
     options = data.options_of(parser)
     data.play_all(options.store, options.data, options.workers)
-    study = Study(options.store, data.tables_of(options.store / "training"))
-    every = data.tables_of(options.store / "evaluation")
-    judged = {name: [t for t in every if t.domain == name] for name in data.JUDGED}
-    rows = {name: _measured(options.store, name) for name in PARTS}
+    study = Study(options.store / "detectors", data.training_tables(options.store), options.workers)
+    judged = data.evaluation_tables(options.store, data.EVALUATION)
+    runs = sorted({t.run for part in (study.training, *judged.values()) for t in part})
+    folder = options.store / "rows" / digest(asdict(SETTINGS), runs)
+    rows = {name: _measured(folder / f"{name}.json") for name in PARTS}
     for name in options.only:
         if rows[name] is None:
             rows[name] = [*PARTS[name](study, judged, options)]
-            file = _rows_file(options.store, name)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(rows[name]), encoding="utf-8")
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{name}.json").write_text(json.dumps(rows[name]), encoding="utf-8")
     if rows["data"] is None:
         print("Nothing is written yet: the main table (--only data) is still to be measured.")
         return
@@ -317,13 +282,8 @@ def main() -> None:
     write_results(found, study.training, asdict(SETTINGS), missing)
 
 
-def _rows_file(store: Path, name: str) -> Path:
-    return store / "rows" / f"{name}.json"
-
-
-def _measured(store: Path, name: str) -> Any:
+def _measured(file: Path) -> Any:
     """Return the rows of a part that was measured earlier."""
-    file = _rows_file(store, name)
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 

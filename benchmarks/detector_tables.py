@@ -149,6 +149,8 @@ def _cell(value: float | None, floor: float | None = None, *, at_most: bool = Fa
 
 
 def _markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    if not lines:
+        return "Still to be measured."
     out = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     return "\n".join([*out, *("| " + " | ".join(line) + " |" for line in lines)])
 

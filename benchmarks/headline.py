@@ -28,7 +28,7 @@ SHIELD, LIVE = "meta_shield", "meta_shield_live"
 """The shield as it is, and calibrated on honest clients that the server plays itself."""
 
 DETECTORS = ROOT / "benchmarks" / "detectors"
-"""Detectors that leave out a data set each (`benchmarks/sibling_detectors.py`)."""
+"""Detectors that leave out a data set each (`benchmarks/detector_results.py`)."""
 
 UNSEEN = [
     f'+catalogue.defences.{name}=["defence={name}",'

@@ -1,0 +1,128 @@
+"""Detectors that leave something out, each learned once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import detector_data as data
+from benchmarks.detection_figures import Scores
+from fl_shield.detector.meta_detector import Calibration, MetaDetector
+from fl_shield.detector.store import load_detector, save_detector
+from fl_shield.meta import MetaTraining, train_detector
+from fl_shield.meta.calibrate import benign_log_odds, hardest, log_odds
+from fl_shield.shadow.table import EpisodeTable
+from fl_shield.simulations.in_parallel import in_parallel
+
+LEFT_OUT = ("*@1/*", "*@10/*", "*/jumbo", "*/inverted")
+"""Two of three scales, and candidate triggers for images: three quarters of the passes."""
+
+SETTINGS = MetaTraining(leave_out=LEFT_OUT, column_dropout=0.4, steps=3000)
+SINGLE = replace(SETTINGS, networks=1, steps=1000)
+"""Comparisons of kinds of training make do with less than the headline, each side with the same."""
+
+FALSE_ALARMS = 0.01
+
+Keep = Callable[[EpisodeTable], bool]
+"""Says which rounds a detector learns from."""
+
+Columns = Callable[[str], bool]
+"""Says which descriptors a detector reads."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A detector to be learned: its name, and from what."""
+
+    name: str
+    keep: Keep
+    settings: MetaTraining = SETTINGS
+    columns: Columns | None = None
+
+
+Way = Callable[[str], Plan]
+"""Plan of a detector without a data set."""
+
+
+class Study:
+    """Trains what is asked for, once, and scores with it.
+
+    Args:
+        store: Folder that detectors are kept in.
+        training: Rounds to learn from.
+        workers: Detectors learned at a time.
+    """
+
+    def __init__(self, store: Path, training: Sequence[EpisodeTable], workers: int) -> None:
+        self._store, self.training, self._workers = store, training, workers
+
+    def learn(self, *plans: Plan) -> None:
+        """Learn detectors that are not there yet, side by side."""
+        missing = [p for p in plans if not (self._folder(p) / "detector.json").is_file()]
+        for plan, outcome in in_parallel(self._learn, missing, self._workers):
+            if isinstance(outcome, Exception):
+                raise outcome
+            print(f"learned {plan.name}", flush=True)
+
+    def detector(self, plan: Plan) -> MetaDetector:
+        """Return an uncalibrated detector, whose scores are log-odds."""
+        self.learn(plan)
+        detector = load_detector(self._folder(plan))
+        return MetaDetector(detector.networks, detector.spec)
+
+    def without(self, *domains: str) -> MetaDetector:
+        """Return a detector that has not seen these data sets."""
+        return self.detector(unseen(*domains))
+
+    def calibration(self, *held_out: str) -> Calibration:
+        """Return the calibration of `without(*held_out)`, from its own data sets only."""
+        seen = [t for t in self.training if t.domain not in held_out]
+        odds = benign_log_odds(seen, lambda domain: self.without(*held_out, domain))
+        return hardest(odds, FALSE_ALARMS)
+
+    def _tables(self, plan: Plan) -> list[EpisodeTable]:
+        kept = [with_columns(t, plan.columns) for t in self.training if plan.keep(t)]
+        return [table for table in kept for _ in range(data.times(table))]
+
+    def _learn(self, plan: Plan) -> None:
+        torch.set_num_threads(1)
+        trained = train_detector(self._tables(plan), plan.settings)
+        save_detector(self._folder(plan), *trained, {"name": plan.name})
+
+    def _folder(self, plan: Plan) -> Path:
+        rounds = [(t.run, t.round_number, t.names) for t in self._tables(plan)]
+        return self._store / f"{plan.name}-{digest(asdict(plan.settings), rounds)}"
+
+
+def unseen(*domains: str) -> Plan:
+    """Return the plan of a detector that has not seen these data sets."""
+    name = "without-" + "-".join(sorted(domains)) if domains else "all"
+    return Plan(name, lambda table: table.domain not in domains)
+
+
+def digest(*facts: Any) -> str:
+    """Return a short name of facts: what was made from others is not taken for these."""
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+
+
+def with_columns(table: EpisodeTable, columns: Columns | None) -> EpisodeTable:
+    """Return a table with the columns that are wanted."""
+    if columns is None:
+        return table
+    kept = [i for i, name in enumerate(table.names) if columns(name)]
+    names = tuple(table.names[i] for i in kept)
+    return EpisodeTable(
+        table.domain, table.run, table.round_number, names, table.raw[:, kept],
+        table.malicious, table.client_ids, table.facts,
+    )  # fmt: skip
+
+
+def scored(detector: MetaDetector, tables: Sequence[EpisodeTable]) -> Scores:
+    """Return the log-odds of all rounds."""
+    return [log_odds(detector, table) for table in tables]

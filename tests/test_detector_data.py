@@ -1,0 +1,46 @@
+"""No federation that detectors are judged on is one that they are learned from."""
+
+import numpy as np
+
+from benchmarks.detector_data import EVALUATION, LEARNED, TRAINING, Part, times
+from fl_shield.shadow.table import EpisodeTable
+
+
+def episode(run: str) -> EpisodeTable:
+    domain = run.rpartition("-")[0]
+    return EpisodeTable(
+        domain, run, 1, ("x",), np.zeros((3, 1)), np.zeros(3, dtype=bool), np.arange(3), {}
+    )
+
+
+def runs(part: Part) -> set[str]:
+    offset = 1_000_000 if part.kind == "evaluation" else 0
+    return {
+        f"{name}-{first + offset + index:07d}"
+        for name, first in part.first.items()
+        for index in range(part.runs)
+    }
+
+
+def test_no_two_parts_share_a_federation() -> None:
+    parts = [*TRAINING, EVALUATION]
+    names = [run for part in parts for run in runs(part)]
+    assert len(names) == len(set(names))
+
+
+def test_a_part_knows_its_own_rounds_and_no_others() -> None:
+    for part in (*TRAINING, EVALUATION):
+        others = {run for p in (*TRAINING, EVALUATION) if p is not part for run in runs(p)}
+        assert all(part.has(episode(run)) for run in runs(part))
+        assert not any(part.has(episode(run)) for run in others)
+
+
+def test_rounds_are_repeated_as_their_part_says() -> None:
+    assert times(episode("sst2-0000005")) == 1
+    assert times(episode("sst2-0031000")) == 3
+    assert times(episode("sst2-1000100")) == 1
+
+
+def test_every_learned_data_set_has_working_backdoors() -> None:
+    working = next(part for part in TRAINING if part.kind == "working")
+    assert set(LEARNED) <= set(working.first)
