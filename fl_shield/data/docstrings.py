@@ -76,7 +76,7 @@ def _sentences(library: str) -> Iterator[str]:
     found = importlib.util.find_spec(library)
     if found is None or not found.submodule_search_locations:
         raise DataError(expected("data.libraries", "installed packages", library))
-    for place in found.submodule_search_locations:
+    for place in map(str, found.submodule_search_locations):  # some packages put paths there
         for file in sorted(Path(place).rglob("*.py")):
             if "test" in file.as_posix().removeprefix(place):
                 continue

@@ -116,3 +116,15 @@ def test_what_is_no_package_is_named(name: str) -> None:
 def test_share_outside_its_range_is_refused() -> None:
     with pytest.raises(DataError, match=r"test_share.*between 0 and 1, got 1.5"):
         docstrings.load(test_share=1.5)
+
+
+def test_packages_that_know_their_place_as_a_path_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = importlib.util.find_spec("rich")
+    assert found is not None
+    assert found.submodule_search_locations is not None
+    places = [Path(place) for place in found.submodule_search_locations]
+    monkeypatch.setattr(found, "submodule_search_locations", places)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+    assert len(set(docstrings._sentences("rich"))) > 100
