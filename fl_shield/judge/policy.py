@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fl_shield.errors import ConfigurationError, expected, raise_all, unknown
+from fl_shield.judge.verdict import HELD_BACK
 
 MIN_WEIGHT = 1e-3
 """Smallest share of a flagged update that is passed on; less would be a zero update, which norm
@@ -120,7 +121,7 @@ class Policy:
         """Return the share of an update that is not flagged to pass on, in [`MIN_WEIGHT`, 1].
 
         The probability that it is benign, `1 / (1 + exp(score − even score))`; 1 if that is at
-        least `WHOLE`, and `MIN_WEIGHT` if it is no more than one half.
+        least `WHOLE`, and `MIN_WEIGHT` if it is no more than `HELD_BACK`.
         """
         if self.action is not Action.GRADED or self.even_score is None:
             return 1.0
@@ -128,7 +129,7 @@ class Policy:
         share = 1.0 / (1.0 + math.exp(odds))
         if share >= WHOLE:
             return 1.0
-        return share if share > 0.5 else MIN_WEIGHT
+        return share if share > HELD_BACK else MIN_WEIGHT
 
 
 def _check_pins(trusted: frozenset[int], banned: frozenset[int]) -> list[str]:
