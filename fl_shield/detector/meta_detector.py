@@ -45,6 +45,8 @@ class Calibration:
         offset: Mean log-odds that become a score of 0.
         scale: Log-odds in a unit of score, above 0.
         threshold: Score from which a client is flagged, chosen for a rate of false alarms.
+        even: Mean log-odds at which a client is as likely malicious as not; networks trained on
+            other data sets need not have it at 0.
 
     Raises:
         ConfigurationError: naming every value that is out of range.
@@ -53,12 +55,13 @@ class Calibration:
     offset: float = 0.0
     scale: float = 1.0
     threshold: float = Policy.threshold
+    even: float = 0.0
 
     def __post_init__(self) -> None:
         """Check all values at once."""
         problems = [
             expected(f"calibration.{name}", "a finite number", repr(value))
-            for name in ("offset", "scale", "threshold")
+            for name in ("offset", "scale", "threshold", "even")
             if not _is_finite(value := getattr(self, name))
         ]
         if not problems and self.scale <= 0.0:
@@ -67,7 +70,11 @@ class Calibration:
 
     @classmethod
     def from_benign(
-        cls, log_odds: ArrayLike, false_alarms: float = 0.01, scale: float = 1.0
+        cls,
+        log_odds: ArrayLike,
+        false_alarms: float = 0.01,
+        scale: float = 1.0,
+        even: float = 0.0,
     ) -> Calibration:
         """Return the calibration at which honest updates are flagged no more often than wanted.
 
@@ -80,6 +87,7 @@ class Calibration:
             log_odds: Mean log-odds of the networks for honest updates not used in training.
             false_alarms: Share of honest updates that may be flagged, between 0 and 1.
             scale: Log-odds in a unit of score.
+            even: Mean log-odds at which a client is as likely malicious as not.
 
         Raises:
             ConfigurationError: if there are too few log-odds for that share, or one is not finite.
@@ -100,7 +108,8 @@ class Calibration:
                 )
             )
         # A score that reaches the threshold is flagged: it lies just above the quantile.
-        return cls(just_above(quantile) - Policy.threshold * scale, scale, Policy.threshold)
+        offset = just_above(quantile) - Policy.threshold * scale
+        return cls(offset, scale, Policy.threshold, even)
 
 
 class MetaDetector:
@@ -161,8 +170,8 @@ class MetaDetector:
 
     @property
     def even_score(self) -> float:
-        """Score of log-odds 0, at which a client is as likely malicious as not."""
-        return -self.calibration.offset / self.calibration.scale
+        """Score at which a client is as likely malicious as not."""
+        return (self.calibration.even - self.calibration.offset) / self.calibration.scale
 
     def score(self, table: DescriptorTable) -> NDArray[np.float64]:
         """Return the scores `(clients,)`: calibrated mean log-odds; finite.

@@ -51,7 +51,7 @@ def save_detector(
         networks: One or more trained networks.
         spec: Columns and units they were trained with.
         card: JSON-ready facts of the training. Two entries have a meaning: `name`, what logs call
-            the detector, and `calibration` with `offset`, `scale` and `threshold`, of which those
+            the detector, and `calibration` with the numbers of `Calibration`, of which those
             left out have the defaults of `Calibration`.
 
     Raises:
@@ -175,7 +175,9 @@ def _parse_card(file: Path, card: Mapping[str, Any]) -> tuple[Calibration, Featu
 
 def _calibration(values: object, error: type[Exception], who: str) -> Calibration:
     if not isinstance(values, Mapping) or set(values) - set(asdict(Calibration())):
-        raise error(f"{who} needs a `calibration` with offset, scale and threshold, got {values}.")
+        raise error(
+            f"{who} needs a `calibration` with offset, scale, threshold and even, got {values}."
+        )
     try:
         return Calibration(**values)
     except ConfigurationError as problem:

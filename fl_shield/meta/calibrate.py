@@ -1,9 +1,12 @@
-"""The threshold of a detector, for data sets that it has never seen.
+"""The threshold of a detector, for data sets that it has never seen, and what its log-odds mean.
 
 Honest updates of the training data sets score lower than honest updates of a new one may: the
 networks have seen them, or others like them. So each data set is scored by networks that were
 trained on the others, and has a split-conformal quantile of its own. The highest is taken: a new
 data set may be as hard as the hardest of those that were seen.
+
+Nor are log-odds on a new data set what they were on those of the training: they lie too low, or
+too high, by an amount that the same scores show. Platt scaling puts that right.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
 
 from fl_shield.descriptors.table import DescriptorTable
 from fl_shield.detector.meta_detector import Calibration, MetaDetector
@@ -20,6 +24,9 @@ from fl_shield.meta.settings import MetaTraining
 from fl_shield.meta.training import train_detector
 from fl_shield.metrics.detection import auroc
 from fl_shield.shadow.table import EpisodeTable
+
+PENALTY = 1e3
+"""Inverse strength of the penalty on the slope: hardly any, but a slope for separable scores."""
 
 Scored = tuple[NDArray[np.float64], NDArray[np.bool_]]
 """A round: log-odds of its clients, and which are malicious; `(clients,)` each."""
@@ -58,37 +65,59 @@ def judge_unseen(
         return MetaDetector(*train_detector(others, settings))
 
     found = unseen_log_odds(tables, without)
-    benign = {domain: _benign(rounds) for domain, rounds in found.items()}
     aurocs = {domain: mean_auroc(rounds) for domain, rounds in found.items()}
-    return hardest(benign, false_alarms), aurocs
+    return hardest(found, false_alarms), aurocs
 
 
-def hardest(
-    log_odds_by_domain: Mapping[str, NDArray[np.float64]], false_alarms: float
-) -> Calibration:
+def hardest(rounds_by_domain: Mapping[str, Sequence[Scored]], false_alarms: float) -> Calibration:
     """Return the calibration of the data set whose honest updates look most suspicious.
+
+    What log-odds mean is learned from all data sets together.
+
+    Args:
+        rounds_by_domain: From `unseen_log_odds`.
+        false_alarms: Share of honest updates that may be flagged.
 
     Raises:
         ConfigurationError: if a data set has too few honest updates for that rate.
     """
-    found = [Calibration.from_benign(v, false_alarms) for v in log_odds_by_domain.values()]
+    slope, even = platt_scaling(rounds_by_domain)
+    found = [
+        Calibration.from_benign(
+            np.concatenate([odds[~malicious] for odds, malicious in rounds]),
+            false_alarms, 1.0 / slope, even,
+        )
+        for rounds in rounds_by_domain.values()
+    ]  # fmt: skip
     return max(found, key=lambda calibration: calibration.offset)
 
 
-def benign_log_odds(
-    tables: Sequence[EpisodeTable], without: Callable[[str], MetaDetector]
-) -> dict[str, NDArray[np.float64]]:
-    """Return the log-odds of honest updates by data set, under detectors that never saw it.
+def platt_scaling(rounds_by_domain: Mapping[str, Sequence[Scored]]) -> tuple[float, float]:
+    """Return the slope and the even point of log-odds that are right on unseen data sets.
+
+    A client of log-odds s is malicious with odds of exp(slope · (s − even)) to 1: logistic
+    regression (Platt, *Probabilistic outputs for support vector machines*, 1999, section 2), in
+    which every data set, the rounds of it that have clients of both kinds, and in these the two
+    kinds, weigh the same. (1, 0), the log-odds as they are, where there is no such round or
+    malicious clients do not score higher.
 
     Args:
-        tables: Rounds of two data sets or more.
-        without: Returns an uncalibrated detector that was not trained on a data set.
-
-    Raises:
-        ConfigurationError: if there is one data set only.
+        rounds_by_domain: From `unseen_log_odds`.
     """
-    found = unseen_log_odds(tables, without)
-    return {domain: _benign(rounds) for domain, rounds in found.items()}
+    odds, truth, weights = [], [], []
+    for rounds in rounds_by_domain.values():
+        both = [(s, bad) for s, bad in rounds if 0 < bad.sum() < len(bad)]
+        for values, bad in both:
+            odds.append(values)
+            truth.append(bad)
+            weights.append(np.where(bad, 1.0 / bad.sum(), 1.0 / (~bad).sum()) / len(both))
+    if not odds:
+        return 1.0, 0.0
+    fitted = LogisticRegression(C=PENALTY).fit(
+        np.concatenate(odds)[:, None], np.concatenate(truth), np.concatenate(weights)
+    )
+    slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    return (slope, -intercept / slope) if slope > 0.0 else (1.0, 0.0)
 
 
 def unseen_log_odds(
@@ -124,10 +153,6 @@ def mean_auroc(rounds: Sequence[Scored]) -> float | None:
     found = [auroc(odds.tolist(), malicious.tolist()) for odds, malicious in rounds]
     known = [area for area in found if area is not None]
     return sum(known) / len(known) if known else None
-
-
-def _benign(rounds: Sequence[Scored]) -> NDArray[np.float64]:
-    return np.concatenate([odds[~malicious] for odds, malicious in rounds])
 
 
 def log_odds(detector: MetaDetector, table: EpisodeTable) -> NDArray[np.float64]:

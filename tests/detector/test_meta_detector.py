@@ -41,6 +41,8 @@ def test_the_score_is_the_calibrated_mean_of_the_log_odds() -> None:
         odds = sum(net.eval()(features)[0].double().numpy() for net in nets) / 3
     np.testing.assert_allclose(detector.score(round_table), (odds - 0.25) / 0.5, rtol=1e-4)
     assert detector.threshold == 1.5
+    even = Calibration(offset=0.25, scale=0.5, even=-0.5)
+    assert MetaDetector(nets, SPEC, even).even_score == pytest.approx((-0.5 - 0.25) / 0.5)
     assert isinstance(detector, Detector)
 
 

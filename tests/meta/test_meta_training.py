@@ -19,7 +19,7 @@ from fl_shield.errors import ConfigurationError, StateError
 from fl_shield.meta import ALGORITHMS, MetaTraining, train_detector, train_network
 from fl_shield.meta import training as training_module
 from fl_shield.meta.algorithms import OUTER, inner_parameters
-from fl_shield.meta.calibrate import benign_log_odds, calibrate_across
+from fl_shield.meta.calibrate import calibrate_across, platt_scaling, unseen_log_odds
 from fl_shield.meta.episodes import Episodes, hide_columns
 from fl_shield.meta.objective import detection_loss
 from fl_shield.shadow.table import EpisodeTable
@@ -220,17 +220,39 @@ def test_the_threshold_is_about_data_sets_not_seen() -> None:
         asked.append(domain)
         return MetaDetector(networks, spec)
 
-    odds = benign_log_odds(tables, without)
+    rounds = unseen_log_odds(tables, without)
     assert asked == ["a", "b"]
-    for domain, values in odds.items():
-        assert len(values) == sum(int((~t.malicious).sum()) for t in tables if t.domain == domain)
+    for domain, scored in rounds.items():
+        own = [t for t in tables if t.domain == domain]
+        assert [bad.tolist() for _, bad in scored] == [t.malicious.tolist() for t in own]
     calibration = calibrate_across(tables, QUICK, false_alarms=0.1)
     folds = {d: [t for t in tables if t.domain != d] for d in "ab"}
-    found = benign_log_odds(tables, lambda d: MetaDetector(*train_detector(folds[d], QUICK)))
-    quantiles = [np.sort(v)[math.ceil((len(v) + 1) * 0.9) - 1] for v in found.values()]
+    found = unseen_log_odds(tables, lambda d: MetaDetector(*train_detector(folds[d], QUICK)))
+    benign = [np.concatenate([s[~bad] for s, bad in scored]) for scored in found.values()]
+    quantiles = [np.sort(v)[math.ceil((len(v) + 1) * 0.9) - 1] for v in benign]
+    assert (1.0 / calibration.scale, calibration.even) == pytest.approx(platt_scaling(found))
     assert calibration.offset + 2.0 * calibration.scale == pytest.approx(max(quantiles), rel=1e-4)
     with pytest.raises(ConfigurationError, match="two data sets or more"):
         calibrate_across([t for t in tables if t.domain == "a"], QUICK)
+
+
+def test_log_odds_become_those_of_unseen_data_sets() -> None:
+    """Two Gaussians at ±m/2 of unit variance have log-odds m · x: shifted and stretched here."""
+    rng = np.random.default_rng(3)
+    truth = np.arange(4000) % 20 < 5  # a quarter: the kinds weigh the same whatever their shares
+    true_odds = 2.0 * (rng.standard_normal(len(truth)) + np.where(truth, 1.0, -1.0))
+    told = true_odds * 0.5 - 0.8
+    scored = [(told[i : i + 20], truth[i : i + 20]) for i in range(0, len(told), 20)]
+    slope, even = platt_scaling({"a": scored[:150], "b": scored[150:]})
+    assert slope == pytest.approx(2.0, rel=0.1)
+    assert even == pytest.approx(-0.8, abs=0.05)
+
+
+def test_log_odds_stay_as_they_are_where_nothing_says_otherwise() -> None:
+    benign = (np.array([0.0, 1.0, 2.0]), np.zeros(3, dtype=bool))
+    wrong = (np.array([0.0, 1.0, 2.0]), np.array([True, False, False]))
+    assert platt_scaling({"a": [benign]}) == (1.0, 0.0)
+    assert platt_scaling({"a": [wrong]}) == (1.0, 0.0)
 
 
 def test_a_detector_does_not_read_what_is_left_out() -> None:
