@@ -51,6 +51,35 @@ def figures(tables: Sequence[EpisodeTable], scores: Scores) -> dict[str, Any]:
     }
 
 
+HARMS = {
+    "below 2": (-1.0, 0.02),
+    "2 to 10": (0.02, 0.1),
+    "10 to 30": (0.1, 0.3),
+    "30 and more": (0.3, 1.1),
+}
+"""Rises of the attack success rate that one update alone would cause, in points."""
+
+
+def by_harm(tables: Sequence[EpisodeTable], scores: Scores) -> dict[str, dict[str, Any]]:
+    """Return, for each of `HARMS`, the mean AUROC of such attackers and how many there are.
+
+    Each is compared with the benign clients of its round; rounds without such attackers, or without
+    benign clients, say nothing.
+    """
+    found = {}
+    for name, (low, high) in HARMS.items():
+        areas, count = [], 0
+        for table, values in zip(tables, scores, strict=True):
+            harm = np.asarray(table.facts["harm"], dtype=np.float64)
+            chosen = table.malicious & (harm >= low) & (harm < high)
+            if chosen.any() and not table.malicious.all():
+                kept = chosen | ~table.malicious
+                areas.append(roc_auc_score(chosen[kept], np.asarray(values)[kept]))
+                count += int(chosen.sum())
+        found[name] = {"auroc": _mean(areas), "malicious": count}
+    return found
+
+
 def evaluation(tables: Sequence[EpisodeTable], scores: Scores, threshold: float) -> dict[str, Any]:
     """Return `figures`, `deployed`, and of rounds without attackers the `clean_fpr`."""
     rate, updates = clean_rate(tables, scores, threshold)

@@ -24,7 +24,7 @@ import numpy as np
 from rich.progress import track
 
 from benchmarks import detector_data as data
-from benchmarks.detection_figures import evaluation, figures
+from benchmarks.detection_figures import by_harm, evaluation, figures
 from benchmarks.detector_study import (
     FALSE_ALARMS,
     SETTINGS,
@@ -91,6 +91,10 @@ def unseen_data_sets(study: Study, judged: Judged, _: argparse.Namespace) -> Ite
         for rival in tables[0].facts["rivals"]:
             theirs = [np.array(t.facts["rivals"][rival], dtype=np.float64) for t in tables]
             yield row("data set", name, rival, clean_samples=16, **figures(tables, theirs))
+        other = [t for t in study.training if t.domain == name]
+        every = [*scores, *scored(detector, other)]
+        for harm, figure in by_harm([*tables, *other], every).items():
+            yield row("harm", name, "fl_shield", harm=harm, **figure)
         for how, part in PARTS_OF_ROUNDS.items():
             chosen = [s for t, s in zip(tables, scores, strict=True) if part(t)]
             kept = [t for t in tables if part(t)]

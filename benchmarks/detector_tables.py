@@ -70,6 +70,11 @@ def write_results(
         "## Rivals on the same updates: TPR at 1 % FPR after five rounds",
         rivals_table(rows, "tpr_at_1fpr_5_rounds"),
         "## Attackers kept out of the model, or averaged in", by_label(rows, "data set, ", None),
+        "## By what an update alone would do",
+        "AUROC of attackers among the benign clients of their round, by the rise of the attack "
+        "success rate that the update alone would cause, in points, and how many there are: the "
+        "evaluation and the federations of the data set that its detector was not trained on.",
+        by_label(rows, "harm", "harm"),
         "## Unseen trigger families", kinds_table(rows, "trigger"),
         "## Unseen architectures", kinds_table(rows, "architecture"),
         "## Trained on vision, on language, on both: AUROC",
@@ -129,13 +134,20 @@ def by_label(rows: Sequence[Row], table: str, label: str | None) -> str:
     cells: dict[str, dict[str, Any]] = {}
     for r in kept:
         name = str(r[label]) if label else r["table"].removeprefix(table)
-        cells.setdefault(name, {})[r["held_out"]] = r["auroc"]
+        cells.setdefault(name, {})[r["held_out"]] = r
     lines = []
     for name, by_data in cells.items():
-        values = [v for v in by_data.values() if v is not None]
+        values = [r["auroc"] for r in by_data.values() if r["auroc"] is not None]
         mean = float(np.mean(values)) if values else None
-        lines.append([name, *(_cell(by_data.get(d)) for d in JUDGED), _cell(mean)])
+        lines.append([name, *(_counted(by_data.get(d), label) for d in JUDGED), _cell(mean)])
     return _markdown([label.replace("_", " ") if label else "global model", *JUDGED, "mean"], lines)
+
+
+def _counted(row: Row | None, label: str | None) -> str:
+    """Return an AUROC; where the label is one of attackers, with their number."""
+    if row is None:
+        return "–"
+    return _cell(row["auroc"]) + (f" ({row['malicious']})" if label == "harm" else "")
 
 
 def _cell(value: float | None, floor: float | None = None, *, at_most: bool = False) -> str:

@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
-from benchmarks.detection_figures import clean_rate, deployed, evidence_after, figures, tpr
+from benchmarks.detection_figures import (
+    by_harm,
+    clean_rate,
+    deployed,
+    evidence_after,
+    figures,
+    tpr,
+)
 from fl_shield.shadow.table import EpisodeTable
 
 
@@ -54,6 +61,19 @@ def test_evidence_gathers_over_five_rounds_of_one_kind() -> None:
     )
     found = deployed(tables, scores)
     assert found == {"excluded_malicious": 1.0, "excluded_benign": 1.0}
+
+
+def test_attackers_are_told_apart_by_their_harm() -> None:
+    tables = [
+        episode(1, [True, True, False, False], [0.01, 0.5, 0.9, 0.0]),
+        episode(2, [True, False, False, False], [0.0, 0.0, 0.0, 0.0]),
+        episode(3, [True, True], [0.2, 0.2]),  # nobody to compare with
+    ]
+    scores = [np.array([0.0, 9.0, 1.0, -1.0]), np.array([2.0, 1.0, 0.0, 3.0]), np.zeros(2)]
+    found = by_harm(tables, scores)
+    assert found["below 2"] == {"auroc": pytest.approx((1 / 2 + 2 / 3) / 2), "malicious": 2}
+    assert found["30 and more"] == {"auroc": 1.0, "malicious": 1}
+    assert found["10 to 30"] == {"auroc": None, "malicious": 0}
 
 
 def test_auroc_is_the_mean_over_rounds_with_both_kinds() -> None:
