@@ -44,11 +44,13 @@ class ClientRecord:
         evidence: Running log-odds that it is malicious.
         standing: Its standing after the last round it took part in.
         last_seen: That round.
+        suspicion: Running log-odds by which `graded` weighs (`fl_shield.judge.posterior`).
     """
 
     evidence: float = 0.0
     standing: Standing = Standing.TRUSTED
     last_seen: int = 0
+    suspicion: float = 0.0
 
 
 class EvidenceBook:
@@ -122,7 +124,7 @@ class EvidenceBook:
         """Return the records as JSON-ready values, oldest first (64-bit ids as text)."""
         return {
             "clients": [
-                [str(client), r.evidence, r.standing.value, r.last_seen]
+                [str(client), r.evidence, r.standing.value, r.last_seen, r.suspicion]
                 for client, r in self._records.items()
             ]
         }
@@ -135,11 +137,13 @@ class EvidenceBook:
         """
         try:
             records = {
-                int(client): ClientRecord(float(evidence), Standing(standing), int(seen))
-                for client, evidence, standing, seen in state["clients"]
+                int(client): ClientRecord(
+                    float(evidence), Standing(standing), int(seen), *map(float, suspicion)
+                )
+                for client, evidence, standing, seen, *suspicion in state["clients"]
             }
         except (KeyError, TypeError, ValueError) as error:
             raise StateError(f"The saved evidence cannot be read ({error!r}).") from error
-        if not all(math.isfinite(record.evidence) for record in records.values()):
+        if not all(math.isfinite(r.evidence + r.suspicion) for r in records.values()):
             raise StateError("The saved evidence cannot be read: a value is not finite.")
         self._records = dict(list(records.items())[-self.max_clients :])

@@ -16,7 +16,8 @@ Each client has a standing. What moves it is the *signal* of the round, the firs
 A client is *flagged* in a round whose signal is FLAGGED or after which it is excluded. Flagged
 updates are dropped, down-weighted or only reported, as the policy says, never more than its share
 of a round: the most suspicious first, ties broken by client id so that order does not matter. The
-policy `graded` passes the others on by the odds that they are benign, if those are more than even.
+policy `graded` passes the others on by the chance that they are benign, if that is more than even
+(`fl_shield.judge.posterior`).
 
 What the operator says of a node stands above that: trusted nodes are kept and banned ones dropped,
 and neither counts towards the share. Their evidence is gathered all the same.
@@ -35,6 +36,7 @@ from fl_shield.descriptors.table import DescriptorTable
 from fl_shield.errors import FlShieldError
 from fl_shield.judge.evidence import ClientRecord, EvidenceBook, Standing
 from fl_shield.judge.policy import Action, Policy
+from fl_shield.judge.posterior import chances, remembered
 from fl_shield.judge.verdict import Decision, Reason, Verdict
 
 NUM_REASONS = 3
@@ -126,12 +128,15 @@ class Judge:
         evidences: dict[int, float] = {}
         margins: dict[int, float] = {}
         flagged: set[int] = set()
+        suspicions = self._suspicions(client_ids, scores)
+        weights = dict.fromkeys(client_ids, 1.0) | self._weights(suspicions)
         lessened: list[int] = []
         for client, score in zip(client_ids, scores.tolist(), strict=True):
             evidence = self.evidence.weigh(client, score)
             signal = self._signal(score, evidence)
             standing = TRANSITIONS[self.evidence[client].standing][signal]
-            self.evidence.store(client, ClientRecord(evidence, standing, round_number))
+            record = ClientRecord(evidence, standing, round_number, suspicions.get(client, 0.0))
+            self.evidence.store(client, record)
             evidences[client] = evidence
             margins[client] = self.policy.margin(score, evidence)
             is_pinned = client in self.policy.trusted or client in self.policy.banned
@@ -140,15 +145,18 @@ class Judge:
                 continue
             if is_flagged:
                 flagged.add(client)
-            if is_flagged or self.policy.graded_weight(score) < 1.0:
+            if is_flagged or weights[client] < 1.0:
                 lessened.append(client)
-        lessened.sort(key=lambda client: (-margins[client], client))
+        order = {
+            c: (0.0, -margins[c], c) if c in flagged else (1.0, weights[c], c) for c in lessened
+        }
+        lessened.sort(key=order.__getitem__)
         allowed = set(lessened[: self.policy.max_flagged(len(client_ids) + others)])
         reasons = _reasons(table, contributions, len(client_ids))
         verdicts = []
         for row, client in enumerate(client_ids):
             decision, weight, detail = self._pinned(client, margins[client]) or self._decide(
-                float(scores[row]), margins[client], client in flagged, client in allowed
+                weights[client], margins[client], client in flagged, client in allowed
             )
             verdicts.append(
                 Verdict(
@@ -193,11 +201,28 @@ class Judge:
             return Decision.KEEP, 1.0, is_odd if margin >= 0.0 else ""
         return None
 
+    def _suspicions(
+        self, client_ids: Sequence[int], scores: NDArray[np.float64]
+    ) -> dict[int, float]:
+        """Return the clients' running log-odds; none where the policy does not weigh by them."""
+        even = self.policy.even_score
+        if even is None or self.policy.action is not Action.GRADED:
+            return {}
+        return {
+            client: remembered(score - even, self.evidence[client].suspicion)
+            for client, score in zip(client_ids, scores.tolist(), strict=True)
+        }
+
+    def _weights(self, suspicions: Mapping[int, float]) -> dict[int, float]:
+        """Return the shares of updates to pass on that are not flagged."""
+        found = chances(list(suspicions.values())).tolist()
+        return {c: self.policy.graded_weight(p) for c, p in zip(suspicions, found, strict=True)}
+
     def _decide(
-        self, score: float, margin: float, is_flagged: bool, is_allowed: bool
+        self, graded: float, margin: float, is_flagged: bool, is_allowed: bool
     ) -> tuple[Decision, float, str]:
         if not is_flagged:
-            weight = self.policy.graded_weight(score) if is_allowed else 1.0
+            weight = graded if is_allowed else 1.0
             return (Decision.KEEP if weight == 1.0 else Decision.DOWNWEIGHT), weight, ""
         if self.policy.action is Action.MONITOR:
             return Decision.KEEP, 1.0, "suspicious, kept because the policy is 'monitor'."

@@ -2,8 +2,8 @@
 
 A limit that hardly any honest client reaches lets an attacker pass whom the detector holds for
 malicious nine times in ten. `graded` closes that gap: what is flagged is dropped, of what is as
-likely malicious as not next to nothing is passed on, and everything else passes by the odds that it
-is benign. A third of a backdoor, round after round, is a whole one.
+likely malicious as not next to nothing is passed on, and everything else passes by the chance that
+it is benign. A third of a backdoor, round after round, is a whole one.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Policy:
         trusted: Nodes whose updates are kept whatever their scores, by the operator's word.
         banned: Nodes whose updates are dropped whatever their scores, under every action and
             beyond every limit.
-        even_score: Score at which a client is as likely malicious as not; None if the detector
-            does not know, and then `graded` is `drop`.
+        even_score: Score at which a client is as likely malicious as not where half of all are;
+            None if the detector does not know, and then `graded` is `drop`.
 
     Raises:
         ConfigurationError: naming every setting that is out of range.
@@ -117,16 +117,17 @@ class Policy:
         """
         return max(1.0 / (1.0 + math.exp(min(max(margin, 0.0), 50.0))), MIN_WEIGHT)
 
-    def graded_weight(self, score: float) -> float:
+    def graded_weight(self, chance: float) -> float:
         """Return the share of an update that is not flagged to pass on, in [`MIN_WEIGHT`, 1].
 
-        The probability that it is benign, `1 / (1 + exp(score − even score))`; 1 if that is at
-        least `WHOLE`, and `MIN_WEIGHT` if it is no more than `HELD_BACK`.
+        Args:
+            chance: How likely the client is malicious, from `fl_shield.judge.posterior`.
+
+        Returns:
+            The chance that it is benign; 1 if that is at least `WHOLE`, and `MIN_WEIGHT` if it is
+            no more than `HELD_BACK`.
         """
-        if self.action is not Action.GRADED or self.even_score is None:
-            return 1.0
-        odds = min(max(score - self.even_score, -50.0), 50.0)
-        share = 1.0 / (1.0 + math.exp(odds))
+        share = 1.0 - chance
         if share >= WHOLE:
             return 1.0
         return share if share > HELD_BACK else MIN_WEIGHT

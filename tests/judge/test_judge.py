@@ -10,6 +10,7 @@ from fl_shield.errors import ConfigurationError, StateError
 from fl_shield.judge.evidence import EvidenceBook
 from fl_shield.judge.judge import Judge
 from fl_shield.judge.policy import Policy
+from fl_shield.judge.posterior import chances
 from fl_shield.judge.verdict import Decision, Verdict
 
 scores_lists = st.lists(st.floats(-10, 10), min_size=1, max_size=12)
@@ -69,12 +70,14 @@ def test_a_higher_score_is_never_judged_more_mildly(
         assert weights[1] <= weights[0]
 
 
-def test_graded_updates_pass_by_the_odds_that_they_are_benign() -> None:
+def test_graded_updates_pass_by_the_chance_that_they_are_benign() -> None:
     policy = Policy("graded", threshold=2.0, even_score=-2.0, max_drop_share=0.9)
-    verdicts = judged(Judge(policy), [-9.0, -4.3, -4.1, -3.0, -2.0, 1.9, 2.1])
-    odds = [1.0 / (1.0 + np.exp(x)) for x in (-2.1, -1.0)]
+    scores = [-9.0, -5.5, -3.0, -2.5, -1.0, 1.9, 2.1]
+    verdicts = judged(Judge(policy), scores)
+    benign = 1.0 - chances(np.array(scores) + 2.0)
+    assert benign[1] > 0.9 > benign[2] > benign[3] > 0.5 > benign[4]
     # At even odds and below next to nothing is passed on, and nothing of what is flagged.
-    assert [v.weight for v in verdicts] == pytest.approx([1.0, 1.0, *odds, 1e-3, 1e-3, 0.0])
+    assert [v.weight for v in verdicts] == pytest.approx([1, 1, *benign[2:4], 1e-3, 1e-3, 0])
     kinds = [v.decision.value for v in verdicts]
     assert kinds == ["keep", "keep", *["downweight"] * 4, "drop"]
     assert [v.is_held_back for v in verdicts] == [False] * 4 + [True] * 3
@@ -86,6 +89,19 @@ def test_graded_updates_pass_by_the_odds_that_they_are_benign() -> None:
     assert [v.weight for v in plain] == [1.0, 0.0]
 
 
+def test_a_little_suspicion_in_every_round_adds_up() -> None:
+    judge = Judge(Policy("graded", even_score=-4.0, max_drop_share=0.9))
+    rounds = [judged(judge, [-3.0, *[-7.0] * 9], number) for number in range(1, 6)]
+    weights = [verdicts[0].weight for verdicts in rounds]
+    assert weights[0] > 0.5
+    assert weights[-1] == pytest.approx(1e-3)
+    assert all(v.weight == 1.0 for verdicts in rounds for v in verdicts[1:])
+    # One who was blameless gets away with it once, and no longer than anybody else after that.
+    later = [judged(judge, [-7.0, -3.0, *[-7.0] * 8], number)[1].weight for number in range(6, 12)]
+    assert later[0] > weights[0]
+    assert later[-1] == pytest.approx(1e-3)
+
+
 def test_the_book_forgets_who_was_not_seen_for_longest() -> None:
     judge = Judge(Policy(), EvidenceBook(max_clients=3))
     for number, client in enumerate((1, 2, 3, 4, 1), 1):
@@ -94,11 +110,15 @@ def test_the_book_forgets_who_was_not_seen_for_longest() -> None:
 
 
 def test_state_comes_back_and_damage_is_named() -> None:
-    judge = Judge()
+    judge = Judge(Policy("graded", even_score=0.5))
     judged(judge, [1.0, 5.0, -2.0])
     again = Judge()
     again.load_state_dict(judge.state_dict())
     assert again.state_dict() == judge.state_dict()
+    assert again.evidence[2].suspicion == 4.5
+    older = [[c, *rest[:3]] for c, *rest in judge.state_dict()["evidence"]["clients"]]
+    again.load_state_dict({"evidence": {"clients": older}})
+    assert again.evidence[2].suspicion == 0.0
     with pytest.raises(StateError, match="cannot be read"):
         again.load_state_dict({"evidence": {"clients": [["x"]]}})
 

@@ -12,6 +12,7 @@ from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
 from fl_shield.errors import ConfigurationError, ModelError
+from fl_shield.judge.posterior import chances
 from fl_shield.judge.verdict import Decision
 from fl_shield.strategies import MetaShield
 from tests.strategies._rounds import (
@@ -113,14 +114,16 @@ def test_down_weighting_scales_the_update() -> None:
 
 
 def test_by_default_updates_pass_by_the_odds_that_the_detector_knows() -> None:
-    detector = ScriptedDetector([-9.0, -9.0, 1.0, -9.0, -9.0])
+    detector = ScriptedDetector([-9.0, -9.0, -2.0, -9.0, -9.0])
     detector.even_score = -2.0  # type: ignore[attr-defined]
     strategy = MetaShield(
         FedAvg(), make_model(), make_probes(), detector=detector, inspector=NormInspector()
     )
     found = play(strategy)
     weights = [verdict.weight for verdict in strategy.last_verdicts]
-    assert weights == pytest.approx([1.0, 1.0, 1.0 / (1.0 + np.exp(3.0)), 1.0, 1.0])
+    benign = 1.0 - chances([-7.0, -7.0, 0.0, -7.0, -7.0])[2]
+    assert 0.5 < benign < 0.9
+    assert weights == pytest.approx([1.0, 1.0, benign, 1.0, 1.0])
     reference = global_weights()[W]
     updates = [honest_weights(n, global_weights())[W] - reference for n in NODES]
     expected = reference + np.mean([w * u for w, u in zip(weights, updates, strict=True)], axis=0)
