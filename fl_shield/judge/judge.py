@@ -16,7 +16,7 @@ Each client has a standing. What moves it is the *signal* of the round, the firs
 A client is *flagged* in a round whose signal is FLAGGED or after which it is excluded. Flagged
 updates are dropped, down-weighted or only reported, as the policy says, never more than its share
 of a round: the most suspicious first, ties broken by client id so that order does not matter. The
-policy `graded` passes the others on by the chance that they are benign, if that is more than even
+policy `graded` passes the others on by the chance that they are benign, if that is high
 (`fl_shield.judge.posterior`).
 
 What the operator says of a node stands above that: trusted nodes are kept and banned ones dropped,

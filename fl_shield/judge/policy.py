@@ -1,9 +1,9 @@
 """Policy: from which score on a client is flagged, and what then happens to its update.
 
 A limit that hardly any honest client reaches lets an attacker pass whom the detector holds for
-malicious nine times in ten. `graded` closes that gap: what is flagged is dropped, of what is as
-likely malicious as not next to nothing is passed on, and everything else passes by the chance that
-it is benign. A third of a backdoor, round after round, is a whole one.
+malicious nine times in ten. `graded` closes that gap: what is flagged is dropped, next to nothing
+is passed on of what is malicious more often than `WORTH_LOSING` allows, and everything else passes
+by the chance that it is benign. A third of a backdoor, round after round, is a whole one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fl_shield.errors import ConfigurationError, expected, raise_all, unknown
-from fl_shield.judge.verdict import HELD_BACK
 
 MIN_WEIGHT = 1e-3
 """Smallest share of a flagged update that is passed on; less would be a zero update, which norm
@@ -21,6 +20,9 @@ clipping downstream divides by."""
 
 WHOLE = 0.9
 """Chance of being benign from which an update passes as it is."""
+
+WORTH_LOSING = 4.0
+"""Honest updates that are lost rather than one malicious update passed on."""
 
 
 class Action(StrEnum):
@@ -38,8 +40,8 @@ class Policy:
 
     Attributes:
         action: `drop` flagged updates; do so, and pass the others on by the odds that they are
-            benign, next to nothing of them at even odds and below (`graded`); `downweight`
-            flagged ones; or `monitor` (log only).
+            benign, next to nothing of them if that is four in five or less (`graded`);
+            `downweight` flagged ones; or `monitor` (log only).
         threshold: Score (log-odds) of one round from which a client is flagged.
         evidence_threshold: Accumulated evidence from which a client is excluded.
         readmission_threshold: Evidence below which an excluded client is readmitted; lower than
@@ -124,13 +126,12 @@ class Policy:
             chance: How likely the client is malicious, from `fl_shield.judge.posterior`.
 
         Returns:
-            The chance that it is benign; 1 if that is at least `WHOLE`, and `MIN_WEIGHT` if it is
-            no more than `HELD_BACK`.
+            The chance that it is benign; 1 if that is at least `WHOLE`, and `MIN_WEIGHT` if passing
+            it on is expected to cost more than losing it, with `WORTH_LOSING` to 1.
         """
-        share = 1.0 - chance
-        if share >= WHOLE:
-            return 1.0
-        return share if share > HELD_BACK else MIN_WEIGHT
+        if chance * WORTH_LOSING >= 1.0 - chance:
+            return MIN_WEIGHT
+        return 1.0 if 1.0 - chance >= WHOLE else 1.0 - chance
 
 
 def _check_pins(trusted: frozenset[int], banned: frozenset[int]) -> list[str]:

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fl_shield.judge.evidence import DECAY
 
-EXPECTED_SHARE = 0.3
+EXPECTED_SHARE = 0.2
 """Share of attackers expected before a round is looked at."""
 
 WORTH = 3.0
