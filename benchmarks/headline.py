@@ -20,7 +20,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from benchmarks.headline_table import defences_table, everywhere_table
+from benchmarks.headline_table import ORACLE, UNDEFENDED, defences_table, everywhere_table
 from benchmarks.marked_table import write_table
 from benchmarks.study_results import RESULTS, ROOT, Record, number, rows_of_study, write_csv
 
@@ -103,7 +103,8 @@ def summary(rows: Sequence[Record]) -> str:
     for name in (SHIELD, LIVE):
         held, best, judged, compared = 0, 0, 0, 0
         for cell, members in sorted(cells.items()):
-            rivals = [row for row in members if row["defence"] not in (SHIELD, LIVE, "none")]
+            rivals = [r for r in members if r["defence"] not in (SHIELD, LIVE, ORACLE, UNDEFENDED)]
+            ideal = next((r for r in members if r["defence"] == ORACLE), None)
             for own in [row for row in members if row["defence"] == name]:
                 short, beaten = against_clean(own), against_rivals(own, rivals)
                 judged += 1
@@ -112,7 +113,10 @@ def summary(rows: Sequence[Record]) -> str:
                 best += bool(rivals) and not beaten
                 if short or beaten:
                     why = "; ".join(text for text in (short, beaten) if text)
-                    exceptions.append(f"| {' | '.join(cell)} | {name} | {own['seen']} | {why} |")
+                    ceiling = "not played" if ideal is None else against_clean(ideal) or "nothing"
+                    exceptions.append(
+                        f"| {' | '.join(cell)} | {name} | {own['seen']} | {why} | {ceiling} |"
+                    )
         if judged:
             lines += [
                 f"- `{name}` stays within 2 points of the clean run's ASR and 1 point of its main "
@@ -123,8 +127,9 @@ def summary(rows: Sequence[Record]) -> str:
     if exceptions:
         lines += [
             "\n## Exceptions\n",
-            f"| {' | '.join(CELL)} | defence | seen | what |",
-            "|---" * (len(CELL) + 3) + "|",
+            "The last column says the same of a run that leaves out exactly the attackers.\n",
+            f"| {' | '.join(CELL)} | defence | seen | what | without the attackers |",
+            "|---" * (len(CELL) + 4) + "|",
         ]
         lines += exceptions
     lines += ["\n## Honest updates flagged where nobody attacks\n", "| defence | mean FPR | runs |"]
@@ -136,7 +141,7 @@ def _clean_rates(rows: Sequence[Record]) -> list[str]:
     rates: dict[str, list[float]] = {}
     for row in rows:
         rate = number(row, "fpr")
-        if not row["trigger"] and row["defence"] != "none" and rate is not None:
+        if not row["trigger"] and row["defence"] != UNDEFENDED and rate is not None:
             rates.setdefault(row["defence"], []).append(rate)
     return [
         f"| {name} | {100 * sum(found) / len(found):.1f} % | {len(found)} |"

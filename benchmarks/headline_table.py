@@ -9,6 +9,8 @@ from benchmarks.study_results import Record, number
 from fl_shield.simulations.wording import percent
 
 UNDEFENDED = "none"
+ORACLE = "oracle"
+"""Leaves out exactly the attackers: what is to be reached, and no rival."""
 
 
 def defences_table(rows: Sequence[Record], data: str, attackers: str) -> str:
@@ -61,6 +63,8 @@ def defences_table(rows: Sequence[Record], data: str, attackers: str) -> str:
 def everywhere_table(rows: Sequence[Record], shields: Sequence[str]) -> str:
     """Return a line a data set and share of attackers: no defence, the shields, the best rival.
 
+    Between the first two stands what a run reaches that leaves out exactly the attackers.
+
     The best rival has the lowest mean ASR of those that ran in every cell of the line.
 
     Args:
@@ -74,7 +78,8 @@ def everywhere_table(rows: Sequence[Record], shields: Sequence[str]) -> str:
             groups.setdefault((row["data"], row["attackers"]), []).append(row)
     ran = {row["defence"] for row in rows if row["trigger"]}
     shields = [name for name in shields if name in ran]
-    heads = [_shown(name) for name in (UNDEFENDED, *shields)] + ["best rival"]
+    known = (UNDEFENDED, *((ORACLE,) if ORACLE in ran else ()), *shields)
+    heads = [_shown(name) for name in known] + ["best rival"]
     lines = [
         f"| data | attackers | cells | {' | '.join(f'{head}: ASR, MA' for head in heads)} |",
         "|---" * (3 + len(heads)) + "|",
@@ -86,12 +91,12 @@ def everywhere_table(rows: Sequence[Record], shields: Sequence[str]) -> str:
             if _cell(row) in cells:
                 played.setdefault(row["defence"], []).append(row)
         whole = {name: own for name, own in played.items() if len(own) == len(cells)}
-        rivals = [name for name in whole if name not in (*shields, UNDEFENDED)]
+        rivals = [name for name in whole if name not in known]
         best = min(rivals, key=lambda name: _mean(whole[name], "final_asr") or 0.0, default="")
         shown = [
             f"{percent(_mean(own, 'final_asr'))}, {percent(_mean(own, 'final_ma'))}"
             if (own := whole.get(name)) else "–"
-            for name in (UNDEFENDED, *shields, best)
+            for name in (*known, best)
         ]  # fmt: skip
         shown[-1] += f" ({_shown(best)})" if best else ""
         share = f"{100 * float(attackers):.0f} %"
@@ -105,7 +110,7 @@ def _cell(row: Record) -> tuple[str, ...]:
 
 def _shown(name: str) -> str:
     ours = {"meta_shield": "**MetaShield**", "meta_shield_live": "**MetaShield**, live"}
-    return ({UNDEFENDED: "no defence"} | ours).get(name, f"`{name}`")
+    return ({UNDEFENDED: "no defence", ORACLE: "attackers left out"} | ours).get(name, f"`{name}`")
 
 
 def _mean(rows: Iterable[Record], key: str) -> float | None:
