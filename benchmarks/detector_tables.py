@@ -44,7 +44,7 @@ def write_results(
     settings: Mapping[str, Any],
     missing: Sequence[str] = (),
 ) -> None:
-    """Write `docs/results/detector.json` and `.md`, and the main table into README."""
+    """Write `docs/results/detector.json` and `.md`, and two tables into README."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     record = {
         "command": COMMAND,
@@ -89,6 +89,7 @@ def write_results(
     text = "\n\n".join(page) + "\n"
     (RESULTS / "detector.md").write_text(text, encoding="utf-8")
     write_table(ROOT / "README.md", "detector-table", main_table(rows))
+    write_table(ROOT / "README.md", "harm-table", by_label(rows, "harm", "harm"))
     print(main_table(rows))
 
 
