@@ -30,9 +30,6 @@ class Oracle(Rival):
         probes: Not used.
         audit_log: The audit log of the run; `truth.json` lies beside it.
         options: The other keyword arguments of `Rival`.
-
-    Raises:
-        ConfigurationError: if there is no truth beside the audit log.
     """
 
     def __init__(
@@ -45,23 +42,30 @@ class Oracle(Rival):
         **options: Any,
     ) -> None:
         super().__init__(strategy, model, probes, audit_log=audit_log, **options)
-        truth = None if audit_log is None else Path(audit_log).parent / "truth.json"
-        if truth is None or not truth.is_file():
+        self._truth = None if audit_log is None else Path(audit_log).parent / "truth.json"
+
+    def _malicious(self) -> set[int]:
+        """Return the nodes that attack.
+
+        Raises:
+            ConfigurationError: if there is no truth beside the audit log.
+        """
+        if self._truth is None or not self._truth.is_file():
             raise ConfigurationError(
                 expected(
                     "audit_log",
                     "the log of a simulation, with truth.json beside it",
-                    "nothing" if truth is None else f"no {truth}",
+                    "nothing" if self._truth is None else f"no {self._truth}",
                     "The oracle works in fl-shield simulate and fl-shield study only.",
                 )
             )
-        known = json.loads(truth.read_text(encoding="utf-8"))
-        self._malicious = {int(node) for node, client in known.items() if client["malicious"]}
+        known = json.loads(self._truth.read_text(encoding="utf-8"))
+        return {int(node) for node, client in known.items() if client["malicious"]}
 
     def decide(self, observed: Observed) -> Plan:
         """Keep the honest by their numbers of examples; a client's score is the truth."""
-        clients = observed.cohort.clients
-        guilty = np.array([client.client_id in self._malicious for client in clients])
+        clients, malicious = observed.cohort.clients, self._malicious()
+        guilty = np.array([client.client_id in malicious for client in clients])
         examples = np.array([client.num_examples for client in clients], dtype=np.float64)
         return Plan(
             np.where(guilty, 0.0, examples), np.ones(len(clients)), guilty.astype(np.float64)
