@@ -147,10 +147,10 @@ class Judge:
                 flagged.add(client)
             if is_flagged or weights[client] < 1.0:
                 lessened.append(client)
-        order = {
-            c: (0.0, -margins[c], c) if c in flagged else (1.0, weights[c], c) for c in lessened
+        worst = {
+            c: (0, -margins[c], c) if c in flagged else (1, -suspicions[c], c) for c in lessened
         }
-        lessened.sort(key=order.__getitem__)
+        lessened.sort(key=worst.__getitem__)
         allowed = set(lessened[: self.policy.max_flagged(len(client_ids) + others)])
         reasons = _reasons(table, contributions, len(client_ids))
         verdicts = []

@@ -82,8 +82,8 @@ def test_graded_updates_pass_by_the_chance_that_they_are_benign() -> None:
     assert kinds == ["keep", "keep", *["downweight"] * 4, "drop"]
     assert [v.is_held_back for v in verdicts] == [False] * 4 + [True] * 3
     # Beyond the share that may be held back, the least suspicious pass as they are.
-    few = judged(Judge(Policy("graded", even_score=-2.0, max_drop_share=0.5)), [1.0, 0.0])
-    assert [v.weight for v in few] == pytest.approx([1e-3, 1.0])
+    few = judged(Judge(Policy("graded", even_score=-2.0, max_drop_share=0.5)), [0.0, 1.0])
+    assert [v.weight for v in few] == pytest.approx([1.0, 1e-3])
     # Without knowing where the odds are even, what is not flagged passes.
     plain = judged(Judge(Policy("graded", max_drop_share=0.9)), [1.9, 2.1])
     assert [v.weight for v in plain] == [1.0, 0.0]
