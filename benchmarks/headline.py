@@ -19,6 +19,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from benchmarks.headline_table import ORACLE, UNDEFENDED, defences_table, everywhere_table
 from benchmarks.marked_table import write_table
@@ -63,6 +64,12 @@ def against_clean(row: Record) -> str:
     return "; ".join(lacks)
 
 
+def against_ideal(row: Record, ideal: Record) -> str:
+    """Return what a run lacks of the one that leaves out exactly the attackers."""
+    reached = {"clean_asr": ideal["final_asr"], "clean_ma": ideal["final_ma"]}
+    return against_clean({**row, **reached})
+
+
 def against_rivals(row: Record, rivals: Sequence[Record]) -> str:
     """Return the rival that beats a run on ASR by more than a point without losing accuracy.
 
@@ -87,6 +94,53 @@ def against_rivals(row: Record, rivals: Sequence[Record]) -> str:
     return f"{name} is {100 * (asr - best):.1f} points lower in ASR"
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A run of the shield, held against the others of its cell.
+
+    Attributes:
+        run: The run.
+        lacks: What it lacks of the clean run.
+        beaten: The rival that is better, empty if none is.
+        rivals: How many rivals ran.
+        ideal_lacks: What the run that leaves out exactly the attackers lacks of the clean one; None
+            if it was not played.
+        lacks_of_ideal: What the run lacks of that.
+    """
+
+    run: Record
+    lacks: str
+    beaten: str
+    rivals: int
+    ideal_lacks: str | None
+    lacks_of_ideal: str
+
+    @classmethod
+    def of(cls, run: Record, cell: Sequence[Record]) -> Judged:
+        """Return a run of a cell, judged."""
+        known = (SHIELD, LIVE, ORACLE, UNDEFENDED)
+        rivals = [row for row in cell if row["defence"] not in known]
+        ideal = next((row for row in cell if row["defence"] == ORACLE), None)
+        return cls(
+            run,
+            against_clean(run),
+            against_rivals(run, rivals),
+            len(rivals),
+            None if ideal is None else against_clean(ideal),
+            "" if ideal is None else against_ideal(run, ideal),
+        )
+
+    @property
+    def exception(self) -> str:
+        """A line of the table of exceptions, empty if there is nothing to except."""
+        why = "; ".join(text for text in (self.lacks, self.beaten) if text)
+        if not why:
+            return ""
+        ideal = "not played" if self.ideal_lacks is None else self.ideal_lacks or "nothing"
+        facts = [self.run[key] for key in (*CELL, "defence", "seen")]
+        return f"| {' | '.join([*facts, why, ideal])} |"
+
+
 def summary(rows: Sequence[Record]) -> str:
     """Return the Markdown page of claims: how many cells hold, every exception, and clean FPR."""
     attacked = [row for row in rows if row["trigger"]]
@@ -99,35 +153,21 @@ def summary(rows: Sequence[Record]) -> str:
         "is the shield calibrated every round on honest clients that the server plays itself.\n",
         f"- Runs: {len(rows)}, of which {len(attacked)} attacked, in {len(cells)} cells.",
     ]
-    exceptions = []
+    exceptions: list[str] = []
     for name in (SHIELD, LIVE):
-        held, best, judged, compared = 0, 0, 0, 0
-        for cell, members in sorted(cells.items()):
-            rivals = [r for r in members if r["defence"] not in (SHIELD, LIVE, ORACLE, UNDEFENDED)]
-            ideal = next((r for r in members if r["defence"] == ORACLE), None)
-            for own in [row for row in members if row["defence"] == name]:
-                short, beaten = against_clean(own), against_rivals(own, rivals)
-                judged += 1
-                held += not short
-                compared += bool(rivals)
-                best += bool(rivals) and not beaten
-                if short or beaten:
-                    why = "; ".join(text for text in (short, beaten) if text)
-                    ceiling = "not played" if ideal is None else against_clean(ideal) or "nothing"
-                    exceptions.append(
-                        f"| {' | '.join(cell)} | {name} | {own['seen']} | {why} | {ceiling} |"
-                    )
-        if judged:
-            lines += [
-                f"- `{name}` stays within 2 points of the clean run's ASR and 1 point of its main "
-                f"accuracy in {held} of {judged} cells.",
-                f"- No rival is better than `{name}` in {best} of the {compared} cells that rivals "
-                "have run in.",
-            ]
+        found = [
+            Judged.of(run, members)
+            for _, members in sorted(cells.items())
+            for run in members
+            if run["defence"] == name
+        ]
+        if found:
+            lines += _claims(name, found)
+        exceptions += [judged.exception for judged in found if judged.exception]
     if exceptions:
         lines += [
             "\n## Exceptions\n",
-            "The last column says the same of a run that leaves out exactly the attackers.\n",
+            "The last column says what a run lacks that leaves out exactly the attackers.\n",
             f"| {' | '.join(CELL)} | defence | seen | what | without the attackers |",
             "|---" * (len(CELL) + 4) + "|",
         ]
@@ -135,6 +175,22 @@ def summary(rows: Sequence[Record]) -> str:
     lines += ["\n## Honest updates flagged where nobody attacks\n", "| defence | mean FPR | runs |"]
     lines += ["|---|---|---|", *_clean_rates(rows)]
     return "\n".join(lines) + "\n"
+
+
+def _claims(name: str, found: Sequence[Judged]) -> list[str]:
+    held = sum(not judged.lacks for judged in found)
+    beside = [judged for judged in found if judged.ideal_lacks is not None]
+    near = sum(not judged.lacks_of_ideal for judged in beside)
+    compared = [judged for judged in found if judged.rivals]
+    best = sum(not judged.beaten for judged in compared)
+    return [
+        f"- `{name}` stays within 2 points of the clean run's ASR and 1 point of its main "
+        f"accuracy in {held} of {len(found)} cells.",
+        f"- It stays as near to the run that leaves out exactly the attackers in {near} of the "
+        f"{len(beside)} cells in which that was played.",
+        f"- No rival is better than `{name}` in {best} of the {len(compared)} cells that rivals "
+        "have run in.",
+    ]
 
 
 def _clean_rates(rows: Sequence[Record]) -> list[str]:

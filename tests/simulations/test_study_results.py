@@ -75,6 +75,21 @@ def test_a_rival_that_pays_with_accuracy_is_not_better() -> None:
     assert against_rivals({**own, "final_asr": "0.05"}, rivals) == ""
 
 
+def test_exceptions_are_held_against_the_run_without_the_attackers() -> None:
+    """The first misses the clean run as the ideal does, the second misses both."""
+    ideal = {**ROW, "defence": "oracle", "final_asr": "0.2"}
+    rows = [{**ROW, "final_asr": "0.21"}, ideal, {**ROW, "defence": "flame", "final_asr": "0.9"},
+            {**ROW, "seed": "1", "final_asr": "0.5"}, {**ideal, "seed": "1"},
+            {**ROW, "seed": "2"}]  # fmt: skip
+    page = summary(rows)
+    assert "main accuracy in 1 of 3 cells" in page
+    assert "exactly the attackers in 1 of the 2 cells" in page
+    assert "in 1 of the 1 cells that rivals have run in" in page
+    lines = [line for line in page.splitlines() if "| meta_shield |" in line]
+    assert len(lines) == 2
+    assert all(line.endswith("| ASR 19.0 points above clean |") for line in lines)
+
+
 def test_the_page_counts_cells_and_names_exceptions() -> None:
     clean = {**ROW, "attack": "clean", "trigger": "", "fpr": "0.03", "attackers": "0"}
     rows = [ROW, {**ROW, "seed": "1", "final_asr": "0.5"}, clean,
