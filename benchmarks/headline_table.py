@@ -65,7 +65,8 @@ def everywhere_table(rows: Sequence[Record], shields: Sequence[str]) -> str:
 
     Between the first two stands what a run reaches that leaves out exactly the attackers.
 
-    The best rival has the lowest mean ASR of those that ran in every cell of the line.
+    The best rival has the lowest mean ASR of those that ran in the most cells of the line; where
+    that is not all of them, the first shield's means over the same cells stand behind it.
 
     Args:
         rows: Lines of the study's CSV file.
@@ -91,17 +92,32 @@ def everywhere_table(rows: Sequence[Record], shields: Sequence[str]) -> str:
             if _cell(row) in cells:
                 played.setdefault(row["defence"], []).append(row)
         whole = {name: own for name, own in played.items() if len(own) == len(cells)}
-        rivals = [name for name in whole if name not in known]
-        best = min(rivals, key=lambda name: _mean(whole[name], "final_asr") or 0.0, default="")
-        shown = [
-            f"{percent(_mean(own, 'final_asr'))}, {percent(_mean(own, 'final_ma'))}"
-            if (own := whole.get(name)) else "–"
-            for name in (*known, best)
-        ]  # fmt: skip
-        shown[-1] += f" ({_shown(best)})" if best else ""
+        shown = [_means(whole[name]) if name in whole else "–" for name in known]
+        shown.append(_best_rival(played, [name for name in played if name not in known], shields))
         share = f"{100 * float(attackers):.0f} %"
         lines.append(f"| {data} | {share} | {len(cells)} | {' | '.join(shown)} |")
     return "\n".join(lines)
+
+
+def _best_rival(
+    played: dict[str, list[Record]], rivals: Sequence[str], shields: Sequence[str]
+) -> str:
+    most = max((len(played[name]) for name in rivals), default=0)
+    if not most:
+        return "–"
+    able = [name for name in rivals if len(played[name]) == most]
+    best = min(able, key=lambda name: _mean(played[name], "final_asr") or 0.0)
+    text = f"{_means(played[best])} ({_shown(best)})"
+    there = {_cell(row) for row in played[best]}
+    every = played.get(shields[0], [])
+    own = [row for row in every if _cell(row) in there]
+    if len(own) == len(every):
+        return text
+    return f"{text} in {most} of them, where {_shown(shields[0])}: {_means(own)}"
+
+
+def _means(rows: Sequence[Record]) -> str:
+    return f"{percent(_mean(rows, 'final_asr'))}, {percent(_mean(rows, 'final_ma'))}"
 
 
 def _cell(row: Record) -> tuple[str, ...]:

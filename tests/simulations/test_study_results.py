@@ -134,6 +134,19 @@ def test_the_best_rival_has_run_wherever_the_shield_has() -> None:
     )
 
 
+def test_a_rival_that_has_not_finished_is_compared_on_its_cells() -> None:
+    rows = [
+        {**ROW, "final_asr": "0.02"}, {**ROW, "seed": "1", "final_asr": "0.08"},
+        {**ROW, "defence": "flame", "final_asr": "0.10"},
+        {**ROW, "defence": "oracle", "final_asr": "0.01"},
+        {**ROW, "seed": "1", "defence": "oracle", "final_asr": "0.03"},
+    ]  # fmt: skip
+    assert everywhere_table(rows, ["meta_shield"]).splitlines()[-1] == (
+        "| mnist | 20 % | 2 | – | 2.0 %, 97.0 % | 5.0 %, 97.0 % "
+        "| 10.0 %, 97.0 % (`flame`) in 1 of them, where **MetaShield**: 2.0 %, 97.0 % |"
+    )
+
+
 def test_a_table_replaces_what_is_between_its_marks(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     write_table(page, "figures", "| 1 |")
