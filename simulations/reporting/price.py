@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -13,27 +13,59 @@ from fl_shield.simulations.reporting.curves import defence_colours
 from fl_shield.simulations.reporting.rows import Row
 from fl_shield.simulations.wording import percent
 
+CROWDED = 0.03
+"""Distance in ASR below which the name of a point makes room for the one above."""
+
+PLACES = ((5, 3, "left"), (5, -9, "left"), (-5, -3, "right"))
+"""Where names stand, in points from theirs: one after the other in a crowd."""
+
+
+def compared(cells: Mapping[str, set[object]]) -> tuple[list[str], set[object]]:
+    """Return which defences to compare, and on which cells: those that all of them were run in.
+
+    Whoever was run in few cells narrows them for all. Of the choices that leave out those with the
+    fewest, the one with the most runs is taken, and of such the one with the most defences.
+
+    Args:
+        cells: Cells that each of two defences or more was run in.
+
+    >>> compared({"none": {1, 2, 3}, "flame": {1, 2}, "krum": {3}})
+    (['none', 'flame'], {1, 2})
+    """
+    order = sorted(cells, key=lambda name: -len(cells[name]))
+    choices = [
+        (order[:count], set.intersection(*(set(cells[name]) for name in order[:count])))
+        for count in range(2, len(order) + 1)
+    ]
+    return max(choices, key=lambda choice: (len(choice[0]) * len(choice[1]), len(choice[0])))
+
 
 def cost_against_quality(rows: Sequence[Row]) -> Plot | None:
     """Return each defence's time a round, as a multiple of none, against the ASR that it leaves.
 
     A run is compared with the undefended run of the same data, attack, share and seed; None when
-    there is no such pair.
+    there is no such pair. Defences are shown on cells that all of them were run in: means over
+    others would compare easy attacks with hard ones.
     """
     bare = {
         (*row.cell[:4], row.seed): row.seconds_per_round for row in rows if row.defence == "none"
     }
-    points: dict[str, list[tuple[float, float]]] = {}
+    points: dict[str, dict[object, tuple[float, float]]] = {}
     for row in rows:
-        base = bare.get((*row.cell[:4], row.seed))
+        cell = (*row.cell[:4], row.seed)
+        base = bare.get(cell)
         if row.attackers and base and row.seconds_per_round and row.final_asr is not None:
-            point = (row.seconds_per_round / base, row.final_asr)
-            points.setdefault(row.defence, []).append(point)
+            found = points.setdefault(row.defence, {})
+            found[cell] = (row.seconds_per_round / base, row.final_asr)
     if set(points) <= {"none"}:
         return None
+    names, cells = compared({name: set(found) for name, found in points.items()})
     means = {
-        name: (statistics.fmean(x for x, _ in some), statistics.fmean(y for _, y in some))
-        for name, some in points.items()
+        name: (
+            statistics.fmean(points[name][cell][0] for cell in cells),
+            statistics.fmean(points[name][cell][1] for cell in cells),
+        )
+        for name in names
     }
     colours = defence_colours(list(means))
     with new_figure(3.4) as figure:
@@ -43,12 +75,17 @@ def cost_against_quality(rows: Sequence[Row]) -> Plot | None:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
-        for name, (times, asr) in means.items():
+        above, crowd = float("inf"), 0
+        for name, (times, asr) in sorted(means.items(), key=lambda item: -item[1][1]):
+            crowd = (crowd + 1) % len(PLACES) if above - asr < CROWDED else 0
+            above = asr
+            across, up, side = PLACES[crowd]
             axes.scatter([times], [asr], s=34, color=colours[name], zorder=3)
             axes.annotate(
                 "no defence" if name == "none" else name,
                 (times, asr),
-                xytext=(5, 3),
+                xytext=(across, up),
+                ha=side,
                 textcoords="offset points",
                 fontsize=7.5,
                 color=colours[name],
@@ -61,9 +98,9 @@ def cost_against_quality(rows: Sequence[Row]) -> Plot | None:
         name="cost_against_quality",
         title="Cost against quality",
         how_to_read=(
-            "Mean over all attacked cells that a defence was run in. Lower left is best: little is "
-            "left of the attack, and little time is spent on it. Times are those of simulated "
-            "rounds, in which clients share the machine with the server."
+            f"Mean over the attacked cells that all of these were run in ({len(cells)}). Lower "
+            "left is best: little is left of the attack, and little time is spent on it. Times are "
+            "those of simulated rounds, in which clients share the machine with the server."
         ),
         description=f"Time of a round and final attack success rate: {spoken}.",
         figure=figure,
