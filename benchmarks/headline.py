@@ -11,7 +11,8 @@ cell whether the shield
 - is at least as good as the best rival of the cell on ASR (within 1 point) without losing more main
   accuracy.
 
-`--report-only` writes all this from what is there.
+`--report-only` writes all this from what is there. Runs whose folders are gone keep their rows, and
+are not run again while their settings are the same; the plots of rounds and scores show the others.
 """
 
 from __future__ import annotations
@@ -209,10 +210,11 @@ def main() -> None:
     arguments = sys.argv[1:]
     if not any(argument.startswith(("detectors=", "+catalogue.")) for argument in arguments):
         arguments = [f"detectors={DETECTORS}", *UNSEEN, *arguments]
-    rows = [row for row in rows_of_study("headline", arguments) if row["finished"] == "yes"]
+    table = RESULTS / "headline.csv"
+    rows = [row for row in rows_of_study("headline", arguments, table) if row["finished"] == "yes"]
     if not rows:
         sys.exit("No run of the study is finished yet.")
-    write_csv(RESULTS / "headline.csv", rows)
+    write_csv(table, sorted(rows, key=lambda row: row["run"]))
     report = ROOT / "studies" / "headline" / "report"
     means = (report / "results.md").read_text(encoding="utf-8").partition("\n\n")[2]
     against_all = defences_table(rows, "mnist", "0.2")

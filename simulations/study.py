@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -26,6 +28,9 @@ from fl_shield.simulations.study_job import (
 from fl_shield.simulations.study_plan import Plan, check_cells, plan_of
 from fl_shield.simulations.study_progress import StudyProgress
 from fl_shield.simulations.study_state import State, move_aside, state_of
+
+if TYPE_CHECKING:
+    from fl_shield.simulations.reporting import Row
 
 FAILED = 1
 """Exit status of a study in which a cell failed."""
@@ -54,6 +59,10 @@ def study(
         ConfigurationError: before anything runs, if a cell cannot be run or its folder holds a run
             with other settings.
     """
+    # Here, as the package draws plots: naming the cells needs none.
+    from fl_shield.simulations.reporting import read_known
+    from fl_shield.simulations.study_known import left_to_play
+
     plan = plan_of(config, cell_overrides, config_dir)
     with console.status(f"Checking {len(plan.jobs)} cells …"):
         settings = check_cells(plan)
@@ -65,32 +74,37 @@ def study(
     def of_cell(job: Job) -> Settings:
         return settings[job.cell.without_seed]
 
+    known = [] if config.known is None else read_known(Path(config.known).expanduser())
+    left = left_to_play(plan.jobs, of_cell, known)
+    elsewhere = f" ({len(plan.jobs) - len(left)} known)" if known else ""
     console.print(
-        f"{plan.name}: {len(plan.jobs)} cells, {plan.workers} at a time → {plan.folder}",
+        f"{plan.name}: {len(plan.jobs)} cells{elsewhere}, {plan.workers} at a time → {plan.folder}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     _refuse_others(plan.warm, of_warm)
     _refuse_others(plan.jobs, of_cell)
-    failures = _play_all(plan, plan.warm, of_warm, "clean starts", console)
+    needed = {(job.cell.data, job.cell.seed) for job in left}
+    warm_jobs = [job for job in plan.warm if (job.cell.data, job.cell.seed) in needed]
+    failures = _play_all(plan, warm_jobs, of_warm, "clean starts", console)
     started = {
         (job.cell.data, job.cell.seed)
-        for job in plan.warm
+        for job in warm_jobs
         if state_of(job.folder, of_warm(job), job.cell.arm)[0] is State.FINISHED
     }
     jobs = [
         job
-        for job in plan.jobs
+        for job in left
         if not any(job.cell.data == warm.cell.data for warm in plan.warm)
         or (job.cell.data, job.cell.seed) in started
     ]
     failures += _play_all(plan, jobs, of_cell, plan.name, console)
     failures += _measure_references(plan, of_cell, console)
-    _report(plan, console)
+    _report(plan, console, known)
     for name, error in failures:
         console.print(f"{name} failed: {error}", highlight=False, soft_wrap=True, markup=False)
-    if len(jobs) < len(plan.jobs):
+    if len(jobs) < len(left):
         console.print(
-            f"{len(plan.jobs) - len(jobs)} cells wait for a clean start that failed.",
+            f"{len(left) - len(jobs)} cells wait for a clean start that failed.",
             highlight=False,
         )
     if failures:
@@ -200,9 +214,9 @@ def _measure_references(
         ]
 
 
-def _report(plan: Plan, console: Console) -> None:
+def _report(plan: Plan, console: Console, known: Sequence[Row]) -> None:
     from fl_shield.simulations.reporting import report_runs
 
     begun = [job.folder for job in plan.jobs if (job.folder / "arms").is_dir()]
-    if begun:
-        report_runs(begun, plan.folder / "report", console, title=plan.name)
+    if begun or known:
+        report_runs(begun, plan.folder / "report", console, title=plan.name, known=known)

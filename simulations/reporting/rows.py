@@ -13,6 +13,7 @@ from fl_shield.metrics.detection import auroc
 from fl_shield.simulations.arms import ARMS
 from fl_shield.simulations.reporting.naming import cell_words, defence_name, option_of
 from fl_shield.simulations.reporting.seen import seen_parts
+from fl_shield.simulations.reporting.setup import setup_of
 from fl_shield.simulations.run_folder import Arm, RunFolder, read_run_folder
 from fl_shield.simulations.study_cells import NO_ATTACK, NO_DEFENCE, configuration_of
 from fl_shield.simulations.study_job import read_reference
@@ -46,6 +47,7 @@ class Row:
         seen: `"yes"` or `"no"`: whether the detector was trained on the data set; empty for
             defences that learn nothing beforehand.
         seen_parts: What of data set, model and trigger its training met.
+        setup: Digest of the settings that decide what the run comes to; empty if not known.
     """
 
     run: str
@@ -69,6 +71,7 @@ class Row:
     seconds_per_round: float | None
     seen: str
     seen_parts: str
+    setup: str = ""
 
     @property
     def attack_name(self) -> str:
@@ -159,6 +162,7 @@ def _row(run: RunFolder, arm: Arm, config: Mapping[str, Any]) -> RunRow:
         seconds_per_round=figures["seconds_per_round"],
         seen="" if met is None else "yes" if "data" in met else "no",
         seen_parts="" if met is None else " ".join(met),
+        setup=setup_of(config) if config else "",
     )
     return RunRow(row, run.path, arm)
 

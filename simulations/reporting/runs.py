@@ -12,9 +12,10 @@ from fl_shield.simulations.final_section import Section, Subject, section_of
 from fl_shield.simulations.plots.plot import Plot
 from fl_shield.simulations.reporting.curves import accuracy_curves, asr_curves
 from fl_shield.simulations.reporting.heat import heat_maps
+from fl_shield.simulations.reporting.known import beside_known
 from fl_shield.simulations.reporting.page import headline, page_of
 from fl_shield.simulations.reporting.price import cost_against_quality
-from fl_shield.simulations.reporting.rows import RunRow, read_rows
+from fl_shield.simulations.reporting.rows import Row, RunRow, read_rows
 from fl_shield.simulations.reporting.scores import roc, score_distributions
 from fl_shield.simulations.reporting.tables import csv_text, latex, markdown, terminal
 from fl_shield.simulations.study_state import DAMAGED
@@ -43,7 +44,11 @@ def run_folders_in(paths: Sequence[Path]) -> list[Path]:
 
 
 def report_runs(
-    folders: Sequence[Path], out: Path, console: Console, title: str | None = None
+    folders: Sequence[Path],
+    out: Path,
+    console: Console,
+    title: str | None = None,
+    known: Sequence[Row] = (),
 ) -> list[RunRow]:
     """Write tables, plots and a page about runs, finished or not, and print the table of means.
 
@@ -52,18 +57,20 @@ def report_runs(
         out: Folder for `report.html`, `results.csv`, `results.md`, `results.tex` and `plots/`.
         console: Where to print.
         title: What the page is called; None for the name of the folder around `out`.
+        known: Rows of runs whose folders are elsewhere. They are in the tables and in the plots of
+            rows, not in those of rounds and scores.
 
     Returns:
-        A row for each arm of each run.
+        A row for each arm of each run that has a folder.
 
     Raises:
         DataError: naming the first folder that is no run folder.
         ConfigurationError: if `out` cannot be written to.
     """
     entries, damage = read_rows(folders)
-    rows = [entry.row for entry in entries]
+    rows = beside_known([entry.row for entry in entries], known)
     title = title or out.resolve().parent.name
-    plots = _plots(entries)
+    plots = _plots(entries, rows)
     final = _final_models(entries)
     try:
         (out / "plots").mkdir(parents=True, exist_ok=True)
@@ -104,8 +111,7 @@ def _final_models(entries: Sequence[RunRow]) -> Section:
     return section_of(subjects, ("run", "data", "attack", "defence"))
 
 
-def _plots(entries: Sequence[RunRow]) -> list[Plot]:
-    rows = [entry.row for entry in entries]
+def _plots(entries: Sequence[RunRow], rows: Sequence[Row]) -> list[Plot]:
     single = (
         asr_curves(entries),
         accuracy_curves(entries),

@@ -27,7 +27,7 @@ def seen_parts(defence: Mapping[str, Any], names: Mapping[str, str]) -> tuple[st
     if not str(defence.get("_target_", "")).endswith(".MetaShield"):
         return None
     folder = defence.get("detector")
-    card = _card(SHIPPED if folder is None else Path(str(folder)).expanduser())
+    card = card_of(SHIPPED if folder is None else Path(str(folder)).expanduser())
     if card is None:
         return None
     return tuple(
@@ -36,7 +36,8 @@ def seen_parts(defence: Mapping[str, Any], names: Mapping[str, str]) -> tuple[st
 
 
 @lru_cache
-def _card(folder: Path) -> Mapping[str, Any] | None:
+def card_of(folder: Path) -> Mapping[str, Any] | None:
+    """Return the card of a detector; None if the folder is that of none."""
     try:
         return read_card(folder)
     except FlShieldError:  # the detector has gone since; the run's figures stand
