@@ -62,6 +62,7 @@ results-papers: $(STAMP) ## the detectors of the papers on the same victims -> d
 	$(BIN)/python -m benchmarks.papers --data $(DATA) $(ARGS) $(SHIP)
 
 results-models: $(STAMP) ## detectors and repairs of whole models -> docs/results/models.json: DATA=dir
+	$(BIN)/python -m benchmarks.model_scanning_classes --workers $(WORKERS)
 	$(BIN)/python -m benchmarks.model_scanning --data $(DATA) --workers $(WORKERS) $(ARGS)
 
 results-hostile: $(STAMP) ## ten thousand hostile rounds -> docs/results/hostile.json

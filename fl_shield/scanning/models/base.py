@@ -123,7 +123,7 @@ def require_images(held: Held, name: str, fewest: int = 1) -> Tensor:
     if images is None or images.dim() != 4 or not images.is_floating_point():
         raise ConfigurationError(
             f"The scanner {name} searches for a pattern of pixels and judges models of images "
-            f"only, got {held.spec.modality} inputs. For text choose mntd or meta_shield_model."
+            f"only, got {held.spec.modality} inputs. For text choose mntd."
         )
     if len(images) < fewest:
         raise ConfigurationError(

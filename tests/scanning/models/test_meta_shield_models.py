@@ -1,62 +1,63 @@
-"""MetaShield for whole models: the round that is played, and digits models that it judges."""
+"""MetaShield for whole models: the shipped detector on models of images of 8x8."""
 
 from __future__ import annotations
 
-import numpy as np
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fl_shield.cohort import Cohort
 from fl_shield.data.task import TaskSpec
 from fl_shield.errors import ConfigurationError, ModelError
-from fl_shield.models.text_cnn import TextCnn
+from fl_shield.models.digits_cnn import DigitsCnn
 from fl_shield.probes.probe_set import ProbeSet
-from fl_shield.scanning.models.meta_shield import MetaShieldModels
+from fl_shield.scanning.models.class_descriptors import ClassSearch
+from fl_shield.scanning.models.class_detector import CARD, load_class_detector
+from fl_shield.scanning.models.meta_shield import SHIPPED, MetaShieldModels
+from fl_shield.scanning.models.neural_cleanse import TriggerSearch
 from fl_shield.scanning.protocol import Held, ModelScanner
-from fl_shield.training.local import LocalTraining
 from tests.scanning.models import _victims
 
-QUICK = LocalTraining(optimiser="adam", learning_rate=1e-3, epochs=3, batch_size=16)
+QUICK = ClassSearch(steps=3, patch=TriggerSearch(steps=5, samples=8))
 
 
-def lengths(cohort: Cohort) -> list[float]:
-    states = [client.load() for client in cohort.clients]
-    return [
-        float(np.sqrt(sum(np.square(s[k] - cohort.reference[k]).sum() for k in s)))  # type: ignore[operator]
-        for s in states
-    ]
+def test_the_card_says_what_it_has_seen() -> None:
+    card = load_class_detector(SHIPPED).card
+    assert card == json.loads((SHIPPED / CARD).read_text(encoding="utf-8"))
+    assert {"shadow_models", "unseen_data_sets", "command"} <= set(card)
+    assert not {"mnist", "cifar10", "glyphs", "grey_glyphs"} & set(card["shadow_models"])
+    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < 10_000
 
 
-def test_the_suspect_is_one_of_several_updates_of_one_length() -> None:
-    model = _victims.victim(11, backdoored=True)
-    cohort = MetaShieldModels(companions=3, forgetting=QUICK).cohort(model, _victims.held(48))
-    assert len(cohort) == 4
-    suspect = cohort.clients[0].load()
-    for name, tensor in model.state_dict().items():
-        assert np.array_equal(suspect[name], tensor.numpy())
-    found = lengths(cohort)
-    assert found == pytest.approx([found[0]] * 4, rel=1e-4)
-    assert found[0] > 0
+def test_patched_models_score_above_clean_ones() -> None:
+    bad = [_victims.victim(seed, backdoored=True) for seed in (10, 11)]
+    clean = [_victims.victim(seed, backdoored=False) for seed in (0, 1)]
+    scanner = MetaShieldModels().fit(_victims.held(64))
+    assert scanner.score(bad).min() > scanner.score(clean).max()
+    unlabelled = MetaShieldModels().fit(_victims.held(64, labelled=False))
+    assert unlabelled.score(bad).mean() > unlabelled.score(clean).mean()
 
 
 def test_models_are_left_as_they_were_and_scores_repeat() -> None:
-    scanner = MetaShieldModels(companions=3, forgetting=QUICK).fit(_victims.held(64))
+    scanner = MetaShieldModels(search=QUICK).fit(_victims.held(64))
     assert isinstance(scanner, ModelScanner)
     model = _victims.victim(10, backdoored=True)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     assert scanner.score([model])[0] == scanner.score([model])[0]
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert not any(module._forward_pre_hooks for module in model.modules())
 
 
-def test_texts_are_judged_as_well() -> None:
-    spec = TaskSpec("text", (10,), 3, vocab_size=40)
-    labels = torch.arange(48) % 3
-    tokens = torch.randint(1, 20, (48, 10), generator=torch.Generator().manual_seed(0))
-    tokens[:, 0] = 20 + labels
-    held = Held(clean=ProbeSet(tokens, labels), spec=spec)
-    scanner = MetaShieldModels(companions=2, forgetting=QUICK).fit(held)
-    assert np.isfinite(scanner.score([TextCnn(spec, embedding=8, filters=4)])).all()
+def test_two_classes_are_enough() -> None:
+    spec = TaskSpec("image", (1, 8, 8), 2)
+    labels = torch.arange(32) % 2
+    clean = torch.rand(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    scanner = MetaShieldModels(search=QUICK).fit(Held(clean=ProbeSet(clean, labels), spec=spec))
+    torch.manual_seed(0)
+    found = scanner.score([DigitsCnn(spec, width=4, hidden=8)])
+    assert abs(found[0]) < 1e6
 
 
 class Hidden(nn.Module):
@@ -72,11 +73,17 @@ class Hidden(nn.Module):
 
 
 def test_what_it_refuses() -> None:
-    with pytest.raises(ConfigurationError, match="2 or more, to compare with, got 1"):
-        MetaShieldModels(companions=1)
-    with pytest.raises(ConfigurationError, match="needs labelled clean samples"):
-        MetaShieldModels().fit(_victims.held(labelled=False))
-    with pytest.raises(ConfigurationError, match="at least 16 samples, got 12"):
-        MetaShieldModels().fit(_victims.held(12))
+    with pytest.raises(ConfigurationError, match="at least 8 samples for the scanner .*, got 6"):
+        MetaShieldModels().fit(_victims.held(6))
+    tokens = torch.randint(1, 20, (32, 8))
+    texts = Held(clean=ProbeSet(tokens, tokens[:, 0] % 2), spec=TaskSpec("text", (8,), 2, 30))
+    with pytest.raises(ConfigurationError, match="judges models of images only, got text"):
+        MetaShieldModels().fit(texts)
+    held = _victims.held(32)
+    one = replace(held, clean=ProbeSet(held.clean.inputs, torch.zeros(32, dtype=torch.int64)))
+    with pytest.raises(ConfigurationError, match="are of a single one"):
+        MetaShieldModels().fit(one)
     with pytest.raises(ModelError, match="penultimate layer of the model was not found"):
-        MetaShieldModels().fit(_victims.held(32)).score([Hidden()])
+        MetaShieldModels().fit(held).score([Hidden()])
+    with pytest.raises(ConfigurationError, match="a folder with classes.json"):
+        MetaShieldModels(weights="nowhere")
