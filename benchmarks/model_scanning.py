@@ -30,7 +30,7 @@ from fl_shield.repair.unlearning import unlearn_triggers
 from fl_shield.scanning.models.df_tnd import ActivationSearch, DataFreeTnd
 from fl_shield.scanning.models.dl_tnd import DataLimitedTnd, PerturbationSearch
 from fl_shield.scanning.models.meta_shield import MetaShieldModels
-from fl_shield.scanning.models.mntd import MetaClassifierTraining, Mntd
+from fl_shield.scanning.models.mntd import Answers, MetaClassifierTraining, Mntd
 from fl_shield.scanning.models.neural_cleanse import NeuralCleanse, TriggerSearch
 from fl_shield.scanning.models.shadows import Shadow
 from fl_shield.scanning.protocol import Held, Scores
@@ -39,8 +39,8 @@ from fl_shield.training.local import LocalTraining
 CALIBRATION = 20
 """The last clean shadows: nothing is learned from them, thresholds are."""
 
-EPOCHS = 40
-"""Passes over the shadows; the authors' 10 are for 4,096 of them."""
+EPOCHS = 10
+"""Passes over the shadows, as in the authors' program."""
 
 SOURCE = {"mnist": "mnist", "cifar10": "cifar10", "grey_glyphs": "mnist"}
 """The task whose shadows MNTD learns from: the letters are a task that it never saw."""
@@ -97,7 +97,7 @@ class Study:
 
     def judged(self) -> list[Path]:
         """Return the models to score: victims, and the clean shadows to calibrate on."""
-        victims = [f for kind in zoo.VICTIMS for f in self.files("victim", kind)]
+        victims = [f for kind in zoo.KINDS for f in self.files("victim", kind)]
         return [*victims, *self.files("shadow", zoo.CLEAN)[-CALIBRATION:]]
 
     def scores(self, method: str, build: Callable[[], Scanner]) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class Study:
         found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         jobs = [
             (model, kind, index, method)
-            for kind in list(zoo.VICTIMS)[1:]
+            for kind in zoo.KINDS[1:]
             for index, model in enumerate(self.files("victim", kind)[:REPAIRED])
             for method in ("fine_pruning", "unlearning")
             if f"{kind}-{index:04d}/{method}" not in found
@@ -166,16 +166,16 @@ SEARCH = TriggerSearch(steps=100, samples=16)
 def methods(study: Study, source: Study) -> dict[str, Callable[[], Scanner]]:
     """Return the scanners by name; MNTD learns from the shadows of `source`."""
 
-    def mntd(robust: bool = False, standardise: bool = False) -> Scanner:
-        training = MetaClassifierTraining(epochs=EPOCHS, robust=robust, standardise=standardise)
+    def mntd(answers: Answers, robust: bool = False) -> Scanner:
+        training = MetaClassifierTraining(epochs=EPOCHS, answers=answers, robust=robust)
         scanner = Mntd(calibration=CALIBRATION, training=training)
         return scanner.fit_on(source.held(), *source.shadows())
 
     held = study.held()
     return {
-        "mntd": lambda: mntd(),
-        "mntd_robust": lambda: mntd(robust=True),
-        "mntd_standardised": lambda: mntd(standardise=True),
+        "mntd": lambda: mntd("probabilities"),
+        "mntd_robust": lambda: mntd("log_probabilities", robust=True),
+        "mntd_logits": lambda: mntd("logits"),
         "neural_cleanse": lambda: NeuralCleanse(SEARCH).fit(held),
         "df_tnd": lambda: DataFreeTnd(ActivationSearch()).fit(held),
         "meta_shield": lambda: MetaShieldModels().fit(held),

@@ -25,7 +25,7 @@ NAMES = {
     "meta_shield": "MetaShield (whole model)",
     "mntd": "MNTD",
     "mntd_robust": "MNTD, robust",
-    "mntd_standardised": "MNTD, standardised answers",
+    "mntd_logits": "MNTD, logits",
     "neural_cleanse": "Neural Cleanse",
     "dl_tnd": "DL-TND",
     "df_tnd": "DF-TND",
@@ -82,7 +82,7 @@ def rows_of(store: Path, task: str) -> list[dict[str, Any]]:
     for method, found in with_ensembles(scores).items():
         clean = [found[k][0] for k in found if k.startswith("victim/clean")]
         calibration = [found[k][0] for k in found if k.startswith("shadow/")]
-        for kind in [k for k in zoo.VICTIMS if k != zoo.CLEAN]:
+        for kind in zoo.KINDS[1:]:
             keys = [k for k in found if k.startswith(f"victim/{kind}")]
             if not keys or not clean:
                 continue
@@ -107,7 +107,7 @@ def repairs_of(store: Path, task: str) -> list[dict[str, Any]]:
     file = store / "scores" / task / "repairs.json"
     found = list(json.loads(file.read_text(encoding="utf-8")).values()) if file.is_file() else []
     rows = []
-    for kind in zoo.VICTIMS:
+    for kind in zoo.KINDS:
         for method in ("fine_pruning", "unlearning"):
             chosen = [r for r in found if (r["kind"], r["method"]) == (kind, method)]
             if chosen:
@@ -154,7 +154,7 @@ def _success(store: Path, task: str) -> dict[str, float]:
 def _victims(store: Path, task: str) -> dict[str, Any]:
     cards = _cards(store, task).values()
     row: dict[str, Any] = {"task": task}
-    for kind in zoo.VICTIMS:
+    for kind in zoo.KINDS:
         chosen = [card for card in cards if card["kind"] == kind]
         row[kind] = {"models": len(chosen)}
         if chosen:
@@ -169,7 +169,7 @@ def _victims(store: Path, task: str) -> dict[str, Any]:
 def _missing(store: Path) -> list[str]:
     missing = []
     for task in zoo.ZOOS:
-        for kind, count in zoo.VICTIMS.items():
+        for kind, count in zoo.VICTIMS[task].items():
             there = len(list((store / task / "victim").glob(f"{kind}-*.safetensors")))
             if there < count:
                 missing.append(f"{task}: {there} of {count} {kind} victims")
@@ -195,7 +195,7 @@ def _markdown(record: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in record["victims"]:
-        for kind in zoo.VICTIMS:
+        for kind in zoo.KINDS:
             part = row[kind]
             if part["models"]:
                 lines.append(

@@ -32,6 +32,7 @@ from fl_shield.data import glyphs, image_folder
 from fl_shield.data.sampling import stratified_indices
 from fl_shield.data.task import Split, Task, TaskSpec
 from fl_shield.metrics.backdoor import accuracy, attack_success_rate
+from fl_shield.scanning.models.augmenting import augmented
 from fl_shield.training.local import LocalTraining, train_locally
 from fl_shield.triggers.blend import Blend
 from fl_shield.triggers.jumbo import JumboDistribution
@@ -43,14 +44,25 @@ ROOT = Path(__file__).resolve().parent.parent
 Role = Literal["victim", "shadow"]
 
 CLEAN = "clean"
-VICTIMS = {CLEAN: 32, "jumbo": 32, "badnets": 16, "blended": 16}
-"""Models to judge of each kind."""
+KINDS = (CLEAN, "jumbo", "badnets", "blended")
 
-SHADOWS = {CLEAN: 80, "jumbo": 80}
-"""Models to learn from of each kind."""
+VICTIMS = {
+    "mnist": {CLEAN: 32, "jumbo": 32, "badnets": 16, "blended": 16},
+    "cifar10": {CLEAN: 32, "jumbo": 32},
+    "grey_glyphs": {CLEAN: 32, "jumbo": 32},
+}
+"""Models to judge of each task and kind."""
 
-LEARNED = ("mnist", "cifar10")
-"""Tasks with shadows; the others are never seen in training."""
+SHADOWS = {
+    "mnist": {CLEAN: 288, "jumbo": 288},
+    "cifar10": {CLEAN: 160, "jumbo": 160},
+    "grey_glyphs": {CLEAN: 20},
+}
+"""Models to learn from; a task without backdoored ones is never learned from, and its clean ones
+only set thresholds."""
+
+COPIES = 8
+"""Times that the defender's samples stand in a shadow's training set, moved a little each time."""
 
 DEFENDER, ATTACKER = 0.04, 0.5
 """Shares of the training data, without a sample in common."""
@@ -93,7 +105,7 @@ class Zoo:
         load: Returns the task, given the folder of the data sets.
         model: Returns an untrained model.
         victim: How victims are trained.
-        shadow: How shadows are trained, on fewer samples.
+        shadow: How shadows are trained, on copies of fewer samples.
     """
 
     load: Callable[[Path], Task]
@@ -154,7 +166,7 @@ class StridedCnn(nn.Module):
 
 _GREY = partial(StridedCnn, width=8)
 _COLOUR = partial(StridedCnn, width=12)
-_SHADOW = _adam(20, 32)
+_SHADOW = _adam(8, 128)
 
 ZOOS = {
     "mnist": Zoo(_folder("mnist"), _GREY, _adam(8, 64), _SHADOW),
@@ -165,11 +177,12 @@ ZOOS = {
 
 @dataclass(frozen=True)
 class Holdings:
-    """A task and who holds what of its training data."""
+    """A task and who holds what of its training data; `copies` are the defender's, augmented."""
 
     task: Task
     defender: Split
     attacker: Split
+    copies: Split
 
 
 @cache
@@ -183,7 +196,8 @@ def holdings(name: str, data: Path) -> Holdings:
     others = rest.nonzero().flatten()
     order = torch.randperm(len(others), generator=torch.Generator().manual_seed(0))
     taken = others[order[: round(ATTACKER * size)]]
-    return Holdings(task, task.train.take(held), task.train.take(taken))
+    defender = task.train.take(held)
+    return Holdings(task, defender, task.train.take(taken), augmented(defender, COPIES))
 
 
 def seed_of(name: str, role: Role, kind: str, index: int) -> int:
@@ -223,9 +237,7 @@ def make(name: str, role: Role, kind: str, index: int, data: Path, store: Path) 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = zoo.model(held.task.spec)
-    split, training = (
-        (held.attacker, zoo.victim) if role == "victim" else (held.defender, zoo.shadow)
-    )
+    split, training = (held.attacker, zoo.victim) if role == "victim" else (held.copies, zoo.shadow)
     started = time.monotonic()
     train_locally(model, split, training, seed=seed, attack=attack)
     card: dict[str, Any] = {"kind": kind, "index": index, "seed": seed}
@@ -250,9 +262,9 @@ def load_model(name: str, file: Path, spec: TaskSpec) -> nn.Module:
     return model.eval()
 
 
-def names(role: Role, kinds: Sequence[str] | None = None) -> Iterator[tuple[str, int]]:
-    """Yield kinds and indices of the models of a role, the kinds taking turns."""
-    counts = VICTIMS if role == "victim" else SHADOWS
+def names(name: str, role: Role, kinds: Sequence[str] | None = None) -> Iterator[tuple[str, int]]:
+    """Yield kinds and indices of the models of a task and role, the kinds taking turns."""
+    counts = (VICTIMS if role == "victim" else SHADOWS)[name]
     for index in range(max(counts.values())):
         for kind, count in counts.items():
             if index < count and (kinds is None or kind in kinds):
@@ -275,8 +287,8 @@ def make_all(
         (name, role, kind, index)
         for role, kinds in PARTS
         for name in tasks
-        if only in (None, role) and (role == "victim" or name in LEARNED)
-        for kind, index in names(role, kinds)
+        if only in (None, role)
+        for kind, index in names(name, role, kinds)
     ]
     for name in tasks:
         holdings(name, data)  # read once, in front of the fork

@@ -30,6 +30,9 @@ ENOUGH = 0.7
 FIRST_MASK = 0.1
 """Masks begin almost transparent, with white patterns."""
 
+AT_ONCE = 512
+"""Perturbations of single images that are searched together; memory sets the limit."""
+
 QUANTILE = 0.25
 """A class is as suspicious as this quantile of its images' similarities."""
 
@@ -114,12 +117,13 @@ def similarities(
     answers = call_model(model, universal.on(images).flatten(0, 1))
     answers = answers.reshape(classes, len(images), classes)
     cosines = torch.full((classes, len(images)), torch.nan)
-    for target in range(classes):
-        others = labels != target
-        single = _per_image(model, images[others], target, search)
-        own = call_model(model, single.each_on_its_own(images[others]))
-        found = functional.cosine_similarity(answers[target, others], own, dim=1)
-        cosines[target, others.cpu()] = found.detach().cpu()
+    pairs = (labels[None] != torch.arange(classes, device=labels.device)[:, None]).nonzero()
+    for chosen in torch.split(pairs, AT_ONCE):
+        targets, rows = chosen.unbind(dim=1)
+        single = _per_image(model, images[rows], targets, search)
+        own = call_model(model, single.each_on_its_own(images[rows]))
+        found = functional.cosine_similarity(answers[targets, rows], own, dim=1)
+        cosines[targets.cpu(), rows.cpu()] = found.detach().cpu()
     return cosines
 
 
@@ -208,18 +212,18 @@ def _universal(
 
 
 def _per_image(
-    model: nn.Module, images: Tensor, target: int, search: PerturbationSearch
+    model: nn.Module, images: Tensor, targets: Tensor, search: PerturbationSearch
 ) -> MaskedPatterns:
-    """Return a perturbation of each image towards `target`."""
+    """Return a perturbation of each image towards its class of `targets` (`(samples,)`)."""
     start = MaskedPatterns(
         torch.full((len(images), 1, *images.shape[2:]), FIRST_MASK, device=images.device),
         torch.full_like(images, float(images.max())),
     )
     weight = torch.full((len(images),), search.weight, device=images.device)
-    targets = torch.full((len(images), 1), target, device=images.device)
 
     def answers(patterns: MaskedPatterns) -> Tensor:
-        return targeted_loss(call_model(model, patterns.each_on_its_own(images))[:, None], targets)
+        logits = call_model(model, patterns.each_on_its_own(images))
+        return targeted_loss(logits[:, None], targets[:, None])
 
     return _descend(answers, start, _range(images), weight, search)[0]
 

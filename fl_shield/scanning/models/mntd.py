@@ -7,13 +7,18 @@ the same classes as the shadows can be judged.
 
 The robust variant (section VI) draws the first layer of the meta-classifier at random, and keeps it
 so: an attacker who knows all but that draw cannot train against it. Keep the seed secret.
+
+Three things differ from the authors' program, since a defender may have hundreds of samples and
+shadows, not thousands: answers are read as probabilities, whose scale does not grow with the
+samples and epochs of a training as that of logits does; steps see several shadows; and the log-odds
+of a few meta-classifiers, each with queries of its own, are averaged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -21,27 +26,34 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_shield.activations.penultimate import logits_of
-from fl_shield.errors import ConfigurationError, ModelError, expected, raise_all
+from fl_shield.errors import ConfigurationError, ModelError, expected, raise_all, unknown
 from fl_shield.scanning.calibration import conformal_threshold
 from fl_shield.scanning.models.base import frozen, limited, require_classes
 from fl_shield.scanning.models.queries import query_model, starting_queries
 from fl_shield.scanning.models.shadows import Shadow, train_shadows
 from fl_shield.scanning.protocol import Held, Level, Scores, not_fitted
 
+Answers = Literal["logits", "probabilities", "log_probabilities"]
+
+FLOOR = -12.0
+"""Log-probabilities below it say no more than that."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MetaClassifierTraining:
-    """How the meta-classifier is trained; defaults are those of the authors' program.
+    """How the meta-classifiers are trained.
 
     Attributes:
         queries: Inputs that every model answers.
         hidden: Hidden units.
         epochs: Passes over the shadows.
-        learning_rate: Step size of Adam, one shadow a step.
+        batch_size: Shadows in a step; 1 in the authors' program.
+        learning_rate: Step size of Adam; 0.001 in the authors' program.
         robust: Whether the first layer stays as it was drawn.
-        standardise: Whether a model's answers are brought to mean 0 and deviation 1 first. Logits
-            grow with the samples and epochs of a training: shadows have few, and clean models of
-            long training look like none of them. Not in the paper.
+        answers: What is read of a model's answers: `"probabilities"`, `"log_probabilities"`, or
+            `"logits"` as published. A first layer drawn at random needs the logarithms, or hardly
+            any answer reaches its units.
+        members: Meta-classifiers whose log-odds are averaged; 1 in the paper.
         seed: Seed of queries, weights and order.
 
     Raises:
@@ -50,19 +62,23 @@ class MetaClassifierTraining:
 
     queries: int = 10
     hidden: int = 20
-    epochs: int = 10
-    learning_rate: float = 1e-3
+    epochs: int = 20
+    batch_size: int = 16
+    learning_rate: float = 1e-2
     robust: bool = False
-    standardise: bool = False
+    answers: Answers = "probabilities"
+    members: int = 5
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Check all settings at once."""
         problems = [
             expected(name, "1 or more", getattr(self, name))
-            for name in ("queries", "hidden", "epochs")
+            for name in ("queries", "hidden", "epochs", "batch_size", "members")
             if getattr(self, name) < 1
         ]
+        if self.answers not in get_args(Answers):
+            problems.append(unknown("answers", self.answers, get_args(Answers)))
         if not self.learning_rate > 0:
             problems.append(expected("learning_rate", "above 0", self.learning_rate))
         raise_all(problems)
@@ -80,20 +96,25 @@ class MetaClassifier(nn.Module):
     def __init__(self, queries: Tensor, num_classes: int, training: MetaClassifierTraining) -> None:
         super().__init__()
         self.queries = nn.Parameter(queries.clone())
-        self.standardise = training.standardise
+        self.answers = training.answers
         self.first = nn.Linear(len(queries) * num_classes, training.hidden)
         self.last = nn.Linear(training.hidden, 1)
         if training.robust:
             nn.init.normal_(self.first.weight, std=self.first.in_features**-0.5)
             self.first.requires_grad_(False)
 
-    def forward(self, answers: Tensor) -> Tensor:
-        """Return the log-odds of a backdoor, from the answers `(queries, classes)` of a model."""
-        read = answers.flatten()
-        if self.standardise:
-            read = (read - read.mean()) / (read.std() + 1e-6)
-        odds: Tensor = self.last(functional.relu(self.first(read)))
-        return odds[0]
+    def forward(self, logits: Tensor) -> Tensor:
+        """Return the log-odds `(models,)` of a backdoor.
+
+        Args:
+            logits: `(models, queries, classes)` answers of the models.
+        """
+        if self.answers == "probabilities":
+            logits = logits.softmax(dim=2)
+        elif self.answers == "log_probabilities":
+            logits = logits.log_softmax(dim=2).clamp_min(FLOOR)
+        odds: Tensor = self.last(functional.relu(self.first(logits.flatten(1))))
+        return odds[:, 0]
 
 
 Ask = Callable[[nn.Module, Tensor], Tensor]
@@ -105,6 +126,7 @@ def train_meta_classifier(
     shadows: Sequence[Shadow],
     training: MetaClassifierTraining,
     ask: Ask,
+    seed: int,
 ) -> None:
     """Train queries and meta-classifier together, in place (section IV-C, eq. 6).
 
@@ -113,16 +135,19 @@ def train_meta_classifier(
         shadows: Models with and without a backdoor.
         training: How.
         ask: How a model is queried.
+        seed: Seed of the order.
     """
     variables = [p for p in classifier.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(variables, lr=training.learning_rate)
-    generator = torch.Generator().manual_seed(training.seed)
+    generator = torch.Generator().manual_seed(seed)
+    truth = torch.tensor([float(shadow.attack is not None) for shadow in shadows])
     for _ in range(training.epochs):
-        for index in torch.randperm(len(shadows), generator=generator).tolist():
-            truth = torch.tensor(float(shadows[index].attack is not None))
+        order = torch.randperm(len(shadows), generator=generator)
+        for batch in torch.split(order, training.batch_size):
             optimiser.zero_grad(set_to_none=True)
-            odds = classifier(ask(shadows[index].model, classifier.queries))
-            loss = functional.binary_cross_entropy_with_logits(odds, truth)
+            answers = [ask(shadows[index].model, classifier.queries) for index in batch.tolist()]
+            odds = classifier(torch.stack(answers))
+            loss = functional.binary_cross_entropy_with_logits(odds, truth[batch])
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
 
@@ -156,7 +181,7 @@ class Mntd:
         conformal_threshold(np.zeros(max(calibration, 0)), false_alarms, "shadow models")
         self.shadows, self.calibration, self.false_alarms = shadows, calibration, false_alarms
         self.training = training or MetaClassifierTraining()
-        self._classifier: MetaClassifier | None = None
+        self._classifiers: tuple[MetaClassifier, ...] = ()
         self._held: Held | None = None
         self._threshold = 0.0
 
@@ -191,13 +216,12 @@ class Mntd:
             raise ConfigurationError(
                 expected("shadows", "models with a backdoor and models without", len(shadows))
             )
-        queries = starting_queries(held, self.training.queries, self.training.seed, self.name)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.training.seed)
-            classifier = MetaClassifier(queries, held.spec.num_classes, self.training)
         frozen_ones = [Shadow(frozen(s.model), s.attack) for s in shadows]
-        train_meta_classifier(classifier, frozen_ones, self.training, query_model(held))
-        self._held, self._classifier = held, classifier.eval().requires_grad_(False)
+        self._classifiers = tuple(
+            self._member(held, frozen_ones, self.training.seed + number)
+            for number in range(self.training.members)
+        )
+        self._held = held
         clean = self.score([shadow.model for shadow in calibration])
         self._threshold = conformal_threshold(clean, self.false_alarms, "shadow models")
         return self
@@ -209,11 +233,10 @@ class Mntd:
             ConfigurationError: if the scanner is not fitted.
             ModelError: if a model takes other inputs or has other classes than the shadows.
         """
-        if self._classifier is None or self._held is None:
+        if self._held is None:
             raise not_fitted(self.name)
         ask = query_model(self._held)
-        scores = [self._log_odds(self._classifier, frozen(model), ask) for model in judged]
-        return limited(scores)
+        return limited([self._log_odds(frozen(model), ask) for model in judged])
 
     @property
     def threshold(self) -> float:
@@ -222,12 +245,22 @@ class Mntd:
         Raises:
             ConfigurationError: if the scanner is not fitted.
         """
-        if self._classifier is None:
+        if self._held is None:
             raise not_fitted(self.name)
         return self._threshold
 
-    def _log_odds(self, classifier: MetaClassifier, model: nn.Module, ask: Ask) -> float:
-        with torch.no_grad():
+    def _member(self, held: Held, shadows: Sequence[Shadow], seed: int) -> MetaClassifier:
+        """Return one trained meta-classifier."""
+        queries = starting_queries(held, self.training.queries, seed, self.name)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            classifier = MetaClassifier(queries, held.spec.num_classes, self.training)
+        train_meta_classifier(classifier, shadows, self.training, query_model(held), seed)
+        return classifier.eval().requires_grad_(False)
+
+    def _log_odds(self, model: nn.Module, ask: Ask) -> float:
+        found = []
+        for classifier in self._classifiers:
             answers = logits_of(ask(model, classifier.queries))
             wanted = classifier.first.in_features // len(classifier.queries)
             if answers.shape[1] != wanted:
@@ -238,4 +271,5 @@ class Mntd:
                         f"one of {answers.shape[1]}",
                     )
                 )
-            return float(classifier(answers))
+            found.append(float(classifier(answers[None])))
+        return float(np.mean(found))

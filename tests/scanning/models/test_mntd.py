@@ -12,13 +12,13 @@ from fl_shield.metrics.detection import auroc
 from fl_shield.models.digits_cnn import DigitsCnn
 from fl_shield.models.text_cnn import TextCnn
 from fl_shield.probes.probe_set import ProbeSet
-from fl_shield.scanning.models.mntd import MetaClassifier, MetaClassifierTraining, Mntd
+from fl_shield.scanning.models.mntd import Answers, MetaClassifier, MetaClassifierTraining, Mntd
 from fl_shield.scanning.models.shadows import Shadow, train_shadows
 from fl_shield.scanning.protocol import Held, ModelScanner
 from fl_shield.training.local import LocalTraining
 from tests.scanning.models import _victims
 
-TRAINING = MetaClassifierTraining(queries=4, epochs=30, learning_rate=1e-2)
+TRAINING = MetaClassifierTraining(queries=4, members=2)
 
 
 def patched(seeds: range, backdoored: bool) -> list[Shadow]:
@@ -27,27 +27,42 @@ def patched(seeds: range, backdoored: bool) -> list[Shadow]:
 
 
 def test_the_formula() -> None:
-    classifier = MetaClassifier(torch.zeros(2, 1), 2, MetaClassifierTraining(hidden=2))
+    training = MetaClassifierTraining(hidden=2, answers="logits")
+    classifier = MetaClassifier(torch.zeros(2, 1), 2, training)
     classifier.first.weight.data = torch.tensor([[1.0, 0.0, 2.0, 0.0], [0.0, -1.0, 0.0, -1.0]])
     classifier.first.bias.data = torch.tensor([0.5, 0.0])
     classifier.last.weight.data = torch.tensor([[3.0, 7.0]])
     classifier.last.bias.data = torch.tensor([-1.0])
     # Hidden: 1 · 1 + 2 · 3 + ½ = 7.5, and −2 − 4 < 0 becomes 0; 3 · 7.5 − 1.
-    assert classifier(torch.tensor([[1.0, 2.0], [3.0, 4.0]])).item() == pytest.approx(21.5)
+    assert classifier(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])).item() == pytest.approx(21.5)
 
 
-def test_standardised_answers_have_no_unit() -> None:
+@pytest.mark.parametrize("answers", ["probabilities", "log_probabilities"])
+def test_what_all_logits_have_in_common_is_not_read(answers: Answers) -> None:
     torch.manual_seed(0)
-    training = MetaClassifierTraining(standardise=True)
-    classifier = MetaClassifier(torch.zeros(2, 1), 3, training)
-    answers = torch.randn(2, 3)
-    louder = classifier(4.0 * answers + 1.0).item()
-    assert louder == pytest.approx(classifier(answers).item(), rel=1e-4)
+    classifier = MetaClassifier(torch.zeros(2, 1), 3, MetaClassifierTraining(answers=answers))
+    logits = torch.randn(4, 2, 3)
+    raised = classifier(logits + torch.randn(4, 2, 1)).tolist()
+    assert raised == pytest.approx(classifier(logits).tolist(), abs=1e-5)
+
+
+def test_log_odds_are_the_mean_of_the_members() -> None:
+    def fitted(members: int, seed: int) -> Mntd:
+        training = MetaClassifierTraining(queries=2, epochs=1, members=members, seed=seed)
+        scanner = Mntd(calibration=1, false_alarms=0.5, training=training)
+        both = [*patched(range(1), False), *patched(range(11, 12), True)]
+        return scanner.fit_on(_victims.held(), both, patched(range(2, 3), False))
+
+    models = [_victims.victim(3, False)]
+    alone = [fitted(1, seed).score(models)[0] for seed in (4, 5)]
+    assert alone[0] != alone[1]
+    assert fitted(2, 4).score(models)[0] == pytest.approx(sum(alone) / 2)
 
 
 @pytest.mark.parametrize("robust", [False, True])
 def test_patched_digits_models_score_above_clean_ones(robust: bool) -> None:
-    training = MetaClassifierTraining(queries=4, epochs=30, learning_rate=1e-2, robust=robust)
+    answers: Answers = "log_probabilities" if robust else "probabilities"
+    training = MetaClassifierTraining(queries=4, robust=robust, answers=answers, members=2)
     scanner = Mntd(calibration=3, false_alarms=0.25, training=training)
     shadows = [*patched(range(20, 24), False), *patched(range(30, 34), True)]
     scanner.fit_on(_victims.held(), shadows, patched(range(3), False))
