@@ -53,8 +53,8 @@ def scores_of(store: Path, task: str) -> dict[str, Found]:
 def with_ensembles(scores: Mapping[str, Found]) -> dict[str, Found]:
     """Return the scores with those of the ensembles, where all methods have judged."""
     every = dict(scores)
-    # One vote for MNTD, that of the paper.
-    scores = {k: v for k, v in scores.items() if k == "mntd" or not k.startswith("mntd")}
+    # MNTD ranks models; its thresholds are of shadows, and suspects of longer training pass them.
+    scores = {k: v for k, v in scores.items() if not k.startswith("mntd")}
     shared = sorted(set.intersection(*(set(found) for found in scores.values())))
     clean = [key for key in shared if key.startswith("shadow/")]
     if len(scores) < 2 or len(clean) < 1 / FALSE_ALARMS - 1:
@@ -188,8 +188,9 @@ def _markdown(record: Mapping[str, Any]) -> str:
         f"Written by `{COMMAND}`. Victims are trained on half of the training data, the defender "
         "has 4 % of it and no victim (`benchmarks/model_scanning_zoo.py`). Accuracy (MA), attack "
         "success (ASR), TPR and FPR in per cent. The threshold of TPR and FPR is the conformal "
-        f"quantile for {100 * record['false_alarms']:.0f} % of false alarms over 20 clean shadows; "
-        "shadows see fewer samples than victims do, so that the measured FPR may differ.",
+        f"quantile for {100 * record['false_alarms']:.0f} % of false alarms over 20 clean shadows. "
+        f"Shadows see {zoo.COPIES} slightly moved copies of the defender's samples, and still "
+        "fewer samples than victims do, so that the measured FPR may differ.",
         "",
         "| task | kind | models | MA | ASR | shadows |",
         "|---|---|---|---|---|---|",
@@ -207,7 +208,11 @@ def _markdown(record: Mapping[str, Any]) -> str:
         "## Detection",
         "",
         f"AUROC over clean and backdoored victims; *strong*: those with ASR of {100 * WEAK:.0f} % "
-        "or more only. On `grey_glyphs` MNTD has learned from MNIST: a task that it never saw.",
+        "or more only. On `grey_glyphs` MNTD has learned from MNIST: a task that it never saw. "
+        "MetaShield has learned from other tasks than these three "
+        "(`benchmarks/model_scanning_classes.py`), and both of them from Jumbo triggers alone: "
+        "BadNets and Blended are new to them. MNTD is no part of the ensembles: models of longer "
+        "training than its shadows' pass its thresholds, with a backdoor or without.",
         "",
         "| task | kind | method | clean | backdoored | AUROC | strong | TPR | FPR | CPU s each |",
         "|---|---|---|---|---|---|---|---|---|---|",

@@ -55,7 +55,7 @@ VICTIMS = {
 
 SHADOWS = {
     "mnist": {CLEAN: 288, "jumbo": 288},
-    "cifar10": {CLEAN: 160, "jumbo": 160},
+    "cifar10": {CLEAN: 100, "jumbo": 100},
     "grey_glyphs": {CLEAN: 20},
 }
 """Models to learn from; a task without backdoored ones is never learned from, and its clean ones
