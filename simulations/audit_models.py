@@ -40,7 +40,7 @@ def add_model_options(audit: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--scanner", metavar="NAME", nargs="+",
-        help="neural_cleanse (default), mntd, dl_tnd, df_tnd, meta_shield_model; several "
+        help="meta_shield_model (default), neural_cleanse, mntd, dl_tnd, df_tnd; several "
         "are combined. With a run folder also meta_shield (default) and strip, for its inputs",
     )  # fmt: skip
     group.add_argument(
@@ -217,13 +217,12 @@ def default_scanner(held: Held) -> str:
     """Return the scanner that did best in `docs/results/models.md`, where it can judge.
 
     Raises:
-        ConfigurationError: for texts and tasks of two classes, where none has proved itself.
+        ConfigurationError: for texts, where none has proved itself.
     """
-    if held.spec.modality == "image" and held.spec.num_classes > 2:
-        return "neural_cleanse"
+    if held.spec.modality == "image":
+        return "meta_shield_model"
     raise ConfigurationError(
-        "The default scanner judges models of images with three classes or more. For others name "
-        "one: --scanner mntd or --scanner meta_shield_model."
+        "The default scanner judges models of images. For texts name one: --scanner mntd."
     )
 
 

@@ -19,7 +19,7 @@ from fl_shield.simulations.wording import percent
 
 ONLY_INPUTS = (
     "No model was judged as a whole: no scanner for that was named, and by default there is one "
-    "for images of three classes or more alone."
+    "for images alone."
 )
 
 

@@ -50,10 +50,9 @@ def test_the_backdoored_one_of_two_models_is_named(
 
 def test_the_default_scanner_fits_the_task() -> None:
     held = _victims.held(48)
-    assert default_scanner(held) == "neural_cleanse"
-    for spec in (TaskSpec("image", (1, 8, 8), 2), TaskSpec("text", (8,), 4, 30)):
-        with pytest.raises(ConfigurationError, match="For others name one: --scanner mntd"):
-            default_scanner(replace(held, spec=spec))
+    assert default_scanner(held) == "meta_shield_model"
+    with pytest.raises(ConfigurationError, match="For texts name one: --scanner mntd"):
+        default_scanner(replace(held, spec=TaskSpec("text", (8,), 4, 30)))
 
 
 def test_several_scanners_become_an_ensemble_calibrated_on_shadows() -> None:
@@ -148,7 +147,7 @@ def test_a_run_scans_its_final_model_when_it_is_told_to(
     report = json.loads((run / "audit.json").read_text(encoding="utf-8"))
     (model,) = report["models"]
     assert (model["name"], model["round"]) == ("undefended", 2)
-    assert [one["scanner"] for one in model["scanners"]] == ["neural_cleanse"]
+    assert [one["scanner"] for one in model["scanners"]] == ["meta_shield_model"]
     assert [one["scanner"] for one in model["inputs"]] == ["meta_shield"]
     page = (run / "report.html").read_text(encoding="utf-8")
     assert 'id="final-models"' in page
