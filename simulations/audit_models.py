@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from fl_shield.simulations.filter_inputs import NamedSamples
 
 DEFAULT_SHADOWS = 19
+DEFAULT_RATE = 0.05
+DEFAULT_SCANNER = "meta_shield_model"
 """As many as a rate of false alarms of 5 % takes."""
 
 ONLY_HERE = ("weights", "scanner", "shadows", "false_alarms", "seed", "pad_id")
@@ -45,8 +47,8 @@ def add_model_options(audit: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--shadows", type=int, metavar="N",
-        help=f"clean models to train for the thresholds (default: {DEFAULT_SHADOWS}; with "
-        "--model-file 0, the published thresholds)",
+        help=f"clean models to train for the thresholds (default: {DEFAULT_SHADOWS}; for "
+        f"{DEFAULT_SCANNER} alone and with --model-file 0, the published thresholds)",
     )  # fmt: skip
     group.add_argument(
         "--false-alarms", type=float, metavar="X",
@@ -97,7 +99,7 @@ def audit_models(options: argparse.Namespace) -> tuple[dict[str, Any], int]:
     report = {
         "source": str(options.clean),
         "clean_samples": len(held.clean),
-        "shadows": choices.shadows_for(held),
+        "shadows": choices.shadows_for(held, scanners),
         "false_alarms": choices.false_alarms,
         "suspects": [name for name, flag in zip(names, suspected, strict=True) if flag],
         "models": [
@@ -143,7 +145,7 @@ class Choices:
 
     scanners: tuple[str, ...] = ()
     shadows: int | None = None
-    false_alarms: float = 0.05
+    false_alarms: float = DEFAULT_RATE
     seed: int | None = None
     final_layer: str | None = None
 
@@ -156,11 +158,16 @@ class Choices:
             problems.append(expected("--false-alarms", "between 0 and 1", self.false_alarms))
         raise_all(problems)
 
-    def shadows_for(self, held: Held) -> int:
-        """Return the number of shadow models: none where there is no architecture to train."""
+    def shadows_for(self, held: Held, scanners: Sequence[str]) -> int:
+        """Return the number of shadow models: none where there is no architecture to train.
+
+        The default scanner has a threshold for the default rate, learned on data sets that it had
+        not seen; it keeps to the rate better than one from shadows (`docs/results/models.md`).
+        """
         if self.shadows is not None:
             return self.shadows
-        return 0 if held.architecture is None else DEFAULT_SHADOWS
+        is_settled = list(scanners) == [DEFAULT_SCANNER] and self.false_alarms == DEFAULT_RATE
+        return 0 if held.architecture is None or is_settled else DEFAULT_SHADOWS
 
 
 def choices_of(options: argparse.Namespace) -> Choices:
@@ -177,7 +184,7 @@ def choices_of(options: argparse.Namespace) -> Choices:
     return Choices(
         scanners=tuple(options.scanner or ()),
         shadows=options.shadows,
-        false_alarms=0.05 if options.false_alarms is None else options.false_alarms,
+        false_alarms=DEFAULT_RATE if options.false_alarms is None else options.false_alarms,
         seed=options.seed,
         final_layer=options.final_layer,
     )
@@ -203,7 +210,7 @@ def judge(
         models,
         held,
         scanners,
-        shadows=choices.shadows_for(held),
+        shadows=choices.shadows_for(held, scanners),
         false_alarms=choices.false_alarms,
     )
     suspected = judgements[-1].suspected()
@@ -220,7 +227,7 @@ def default_scanner(held: Held) -> str:
         ConfigurationError: for texts, where none has proved itself.
     """
     if held.spec.modality == "image":
-        return "meta_shield_model"
+        return DEFAULT_SCANNER
     raise ConfigurationError(
         "The default scanner judges models of images. For texts name one: --scanner mntd."
     )

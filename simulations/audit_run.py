@@ -110,7 +110,7 @@ def scan_run(folder: Path, choices: Choices, *, show: bool = True) -> FinalModel
             print_judgements(list(models), judgements, flags)
     found = FinalModels(
         clean_samples=len(held.clean),
-        shadows=choices.shadows_for(held) if of_models else 0,
+        shadows=choices.shadows_for(held, of_models) if of_models else 0,
         false_alarms=choices.false_alarms,
         seed=held.seed,
         models=tuple(

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from fl_shield.data.task import TaskSpec
 from fl_shield.errors import ConfigurationError
 from fl_shield.scanning.model_audit import judge_models
-from fl_shield.simulations.audit_models import default_scanner
+from fl_shield.simulations.audit_models import Choices, default_scanner
 from fl_shield.simulations.cli import main
 from tests.scanning.models import _victims
 
@@ -53,6 +53,15 @@ def test_the_default_scanner_fits_the_task() -> None:
     assert default_scanner(held) == "meta_shield_model"
     with pytest.raises(ConfigurationError, match="For texts name one: --scanner mntd"):
         default_scanner(replace(held, spec=TaskSpec("text", (8,), 4, 30)))
+
+
+def test_shadows_are_trained_where_there_is_no_better_threshold() -> None:
+    held = _victims.held(48)
+    assert Choices().shadows_for(held, ["meta_shield_model"]) == 0
+    assert Choices(false_alarms=0.1).shadows_for(held, ["meta_shield_model"]) == 19
+    assert Choices().shadows_for(held, ["meta_shield_model", "df_tnd"]) == 19
+    assert Choices(shadows=21).shadows_for(held, ["meta_shield_model"]) == 21
+    assert Choices().shadows_for(replace(held, architecture=None), ["df_tnd"]) == 0
 
 
 def test_several_scanners_become_an_ensemble_calibrated_on_shadows() -> None:
