@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_shield.activations.penultimate import PenultimateReader, call_model
+from fl_shield.errors import expected, raise_all
 from fl_shield.scanning.models.neural_cleanse import TriggerSearch, synthesise_triggers
 
 TINY = 1e-9
@@ -51,6 +52,9 @@ class ClassSearch:
         patch: How the smallest patches are searched.
         noise: Images of noise.
         seed: Seed of the noise.
+
+    Raises:
+        ConfigurationError: if a setting is impossible.
     """
 
     images: int = 16
@@ -59,6 +63,17 @@ class ClassSearch:
     patch: TriggerSearch = field(default_factory=lambda: TriggerSearch(steps=60, samples=16))
     noise: int = 32
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check all settings at once."""
+        problems = [
+            expected(name, "1 or more", getattr(self, name))
+            for name in ("images", "steps", "noise")
+            if getattr(self, name) < 1
+        ]
+        if not all(radius > 0 for radius in self.radii):
+            problems.append(expected("radii", "above 0", self.radii))
+        raise_all(problems)
 
 
 def describe_classes(

@@ -85,5 +85,7 @@ def test_what_it_refuses() -> None:
         MetaShieldModels().fit(one)
     with pytest.raises(ModelError, match="penultimate layer of the model was not found"):
         MetaShieldModels().fit(held).score([Hidden()])
+    with pytest.raises(ConfigurationError, match="radii"):
+        ClassSearch(radii=(0.1, 0.0))
     with pytest.raises(ConfigurationError, match="a folder with classes.json"):
         MetaShieldModels(weights="nowhere")
