@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fl_shield.data.task import Split, Task
+from fl_shield.data.task import Split
 from fl_shield.errors import ConfigurationError, ModelError, expected, raise_all, unknown
-from fl_shield.metrics.backdoor import accuracy
 from fl_shield.scanning.calibration import conformal_threshold
-from fl_shield.scanning.contamination import contaminate, draw_jumbo
 from fl_shield.scanning.feature_maps import FeatureMapReader, Features
+from fl_shield.scanning.mbds_shadows import kept_features, shadow_model
 from fl_shield.scanning.meta_classifier import MetaClassifier, train_meta_classifier
 from fl_shield.scanning.protocol import (
     Held,
@@ -34,11 +34,8 @@ from fl_shield.scanning.protocol import (
     require_labels,
     require_model,
 )
-from fl_shield.training.local import LocalTraining, train_locally
 
 Order = Literal["as_is", "aligned"]
-
-SHADOW_TRAINING = LocalTraining(optimiser="adam", learning_rate=1e-3, epochs=30, batch_size=32)
 
 EVEN_ODDS = 0.0
 """Log-odds of the paper's verdict, which knows no rate of false alarms."""
@@ -67,12 +64,15 @@ class Mbds:
         extractors: Shadow models; 1,024 in the paper.
         share: Share of each shadow model's features that is kept; 0.01 in the paper.
         features: `"feature_maps"` before the first fully connected layer, or `"grad_cam"` (V-E).
-        order: `"as_is"` as in the paper, or `"aligned"`: each channel in units of the clean samples
-            on the same model, then sorted by its mean in each sample. Shadow models start from
-            different weights, so that a channel of one is no channel of another, nor as loud.
-        epochs: Passes over the features in training the meta-classifier.
+        order: `"as_is"` as in the paper, or `"aligned"`: each pixel of a map in units of the clean
+            samples on the same model, then channels sorted by how far they are off. Shadow models
+            start from different weights, so that a channel of one is no channel of another, nor as
+            loud.
+        epochs: Passes over the features in training the meta-classifier, at most.
         false_alarms: Share of clean samples that may be suspected; None for the paper's verdict at
             even odds.
+        store: Folder that shadow models are kept in, so that training them can be interrupted;
+            None to keep none.
 
     Raises:
         ConfigurationError: if a setting is impossible.
@@ -90,6 +90,7 @@ class Mbds:
         order: Order = "as_is",
         epochs: int = 20,
         false_alarms: float | None = 0.05,
+        store: str | Path | None = None,
     ) -> None:
         problems = []
         for key, count in (("extractors", extractors), ("epochs", epochs)):
@@ -106,6 +107,7 @@ class Mbds:
         self.features: Features = features
         self.order: Order = order
         self.false_alarms = false_alarms
+        self.store = None if store is None else Path(store)
         self.figures = ShadowFigures((), ())
         self._shadow: list[_Shadow] = []
         self._clean: Tensor | None = None
@@ -183,7 +185,12 @@ class Mbds:
         first = self._shadow[: self.extractors]
         maps = torch.cat([self._arranged(one.maps, one.clean) for one in first])
         triggered = torch.cat([one.triggered for one in first])
-        self._network = train_meta_classifier(maps, triggered, epochs=self.epochs, seed=held.seed)
+        sizes = torch.tensor([len(one.maps) for one in first])
+        self._network = train_meta_classifier(
+            maps, triggered,
+            source=torch.repeat_interleave(torch.arange(len(first)), sizes),
+            epochs=self.epochs, seed=held.seed,
+        )  # fmt: skip
         return self._deploy(held)
 
     def _deploy(self, held: Held) -> Self:
@@ -204,35 +211,24 @@ class Mbds:
         return self
 
     def _shadow_features(self, held: Held, split: Split) -> list[_Shadow]:
-        assert held.architecture is not None  # fit has checked it
-        task = Task("held", held.spec, split, split, tuple(map(str, range(held.spec.num_classes))))
-        training = held.training or SHADOW_TRAINING
         kept, benign, success = [], [], []
         for index in range(self.extractors):
-            seed = 10_000 * held.seed + index
-            generator = torch.Generator().manual_seed(seed)
-            setting = draw_jumbo(task, generator)
-            found = contaminate(split, setting, generator)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                model = held.architecture(held.spec)
-            train_locally(model, found.split, training, seed=seed)
-            reader = FeatureMapReader(model, split.inputs)
-            logits, maps = reader.read(found.split.inputs, self.features)
+            one = shadow_model(held, split, index, self.store)
+            found = one.found
+            logits, maps = FeatureMapReader(one.model, split.inputs).read(
+                found.split.inputs, self.features
+            )
             keep = kept_features(
                 logits.argmax(dim=1), found.split.labels, found.poisoned, found.origin,
-                setting.target_class,
+                one.setting.target_class,
             )  # fmt: skip
+            generator = torch.Generator().manual_seed(index)
             chosen = self._thinned(keep, found.poisoned, generator)
             kept.append(
                 _Shadow(maps[chosen], found.poisoned[chosen], _moments(maps[~found.poisoned]))
             )
-            others = found.poisoned & (found.origin != setting.target_class)
-            benign.append(accuracy(model, split) or 0.0)
-            success.append(
-                accuracy(model, Split(found.split.inputs[others], found.split.labels[others]))
-                or 0.0
-            )
+            benign.append(one.benign_accuracy)
+            success.append(one.attack_success)
         self.figures = ShadowFigures(tuple(benign), tuple(success))
         return kept
 
@@ -247,12 +243,12 @@ class Mbds:
         return torch.cat(chosen)
 
     def _arranged(self, maps: Tensor, clean: Tensor | None) -> Tensor:
-        if self.order == "as_is" or clean is None:
+        if self.order != "aligned" or clean is None:
             return maps
-        mean, spread = clean[:, None, :, None, None]
-        relative: Tensor = (maps - mean) / spread
-        order = relative.mean(dim=(2, 3)).argsort(dim=1, descending=True)
-        return relative.gather(1, order[:, :, None, None].expand_as(relative))
+        relative = (maps - clean[0]) / clean[1]
+        squashed: Tensor = relative.sign() * relative.abs().log1p()  # some clean pixels never vary
+        order = squashed.abs().mean(dim=(2, 3)).argsort(dim=1, descending=True)
+        return squashed.gather(1, order[:, :, None, None].expand_as(squashed))
 
 
 @dataclass(frozen=True)
@@ -265,21 +261,9 @@ class _Shadow:
 
 
 def _moments(maps: Tensor) -> Tensor:
-    """Return mean and spread of each channel, `(2, channels)`; dead channels have spread 1."""
-    spread = maps.std(dim=(0, 2, 3), correction=0)
-    return torch.stack([maps.mean(dim=(0, 2, 3)), torch.where(spread > 1e-6, spread, 1.0)])
+    """Return mean and spread of each pixel of clean maps, `(2, channels, height, width)`.
 
-
-def kept_features(
-    predicted: Tensor, labels: Tensor, poisoned: Tensor, origin: Tensor, target: int
-) -> Tensor:
-    """Return which features pass the two filters of section V-A, `(samples,)` bool.
-
-    Args:
-        predicted: `(samples,)` classes that the shadow model gives.
-        labels: `(samples,)` that it was trained on: the target class for poisoned samples.
-        poisoned: `(samples,)` bool.
-        origin: `(samples,)` true classes.
-        target: The target class.
+    A pixel that never varies has a tenth of the spread of all pixels.
     """
-    return (predicted == labels) & ~(poisoned & (origin == target))
+    floor = 0.1 * maps.std(correction=0).clamp_min(1e-6)
+    return torch.stack([maps.mean(dim=0), maps.std(dim=0, correction=0) + floor])

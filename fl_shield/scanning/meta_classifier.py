@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+HELD_OUT = 8
+"""Of so many shadow models, one is kept out to say when to stop."""
 
 
 class MetaClassifier(nn.Module):
@@ -49,32 +55,61 @@ class MetaClassifier(nn.Module):
 
 
 def train_meta_classifier(
-    maps: Tensor, triggered: Tensor, *, epochs: int, batch_size: int = 64, seed: int = 0
+    maps: Tensor,
+    triggered: Tensor,
+    *,
+    epochs: int,
+    source: Tensor | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
 ) -> MetaClassifier:
     """Return a classifier trained on labelled features, both kinds of the same weight.
 
     Args:
         maps: `(samples, channels, height, width)`.
         triggered: `(samples,)` bool.
-        epochs: Passes over the features.
+        epochs: Passes over the features, at most.
+        source: `(samples,)` number of the shadow model that a feature is from. Every `HELD_OUT`-th
+            model is then kept out, and the weights are those of the pass that does best there: what
+            is to be judged is another model, too. None to train on all for all passes.
         batch_size: Samples in a step.
         seed: Seed of weights, order and dropout.
     """
+    weight = _balanced(triggered)
+    aside = torch.zeros(len(maps), dtype=torch.bool)
+    if source is not None:
+        aside = source % HELD_OUT == HELD_OUT - 1
+    learned, kept_out = (~aside).nonzero().flatten(), aside.nonzero().flatten()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _, channels, height, width = maps.shape
         network = MetaClassifier(channels, height, width)
         optimiser = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=1e-4)
-        share = triggered.float().mean().clamp(0.01, 0.99)
-        weight = torch.where(triggered, 0.5 / share, 0.5 / (1.0 - share))
+        best, least = copy.deepcopy(network.state_dict()), math.inf
         for _ in range(epochs):
-            for batch in torch.split(torch.randperm(len(maps)), batch_size):
+            for batch in torch.split(learned[torch.randperm(len(learned))], batch_size):
                 if len(batch) < 2:  # batch normalisation has nothing to normalise
                     continue
                 optimiser.zero_grad()
-                loss = functional.binary_cross_entropy_with_logits(
-                    network(maps[batch]), triggered[batch].float(), weight=weight[batch]
-                )
-                loss.backward()  # type: ignore[no-untyped-call]
+                _loss(network(maps[batch]), triggered[batch], weight[batch]).backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
+            if len(kept_out):
+                with torch.no_grad():
+                    odds = network.eval()(maps[kept_out])
+                    loss = float(_loss(odds, triggered[kept_out], weight[kept_out]))
+                network.train()
+                if loss < least:
+                    best, least = copy.deepcopy(network.state_dict()), loss
+        if len(kept_out):
+            network.load_state_dict(best)
     return network.eval()
+
+
+def _balanced(triggered: Tensor) -> Tensor:
+    """Return weights `(samples,)` by which both kinds weigh the same."""
+    share = triggered.float().mean().clamp(0.01, 0.99)
+    return torch.where(triggered, 0.5 / share, 0.5 / (1.0 - share))
+
+
+def _loss(odds: Tensor, triggered: Tensor, weight: Tensor) -> Tensor:
+    return functional.binary_cross_entropy_with_logits(odds, triggered.float(), weight=weight)

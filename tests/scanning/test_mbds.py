@@ -1,5 +1,7 @@
 """MBDS: filters, features and classifier by hand, and the whole on a backdoor that is known."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -8,9 +10,11 @@ from fl_shield.data.task import Split, TaskSpec
 from fl_shield.errors import ConfigurationError, ModelError
 from fl_shield.models.mnist_cnn import MnistCnn
 from fl_shield.probes.probe_set import ProbeSet
+from fl_shield.scanning import mbds_shadows
 from fl_shield.scanning.contamination import Contamination, contaminate
 from fl_shield.scanning.feature_maps import FeatureMapReader
-from fl_shield.scanning.mbds import Mbds, kept_features
+from fl_shield.scanning.mbds import Mbds
+from fl_shield.scanning.mbds_shadows import kept_features
 from fl_shield.scanning.meta_classifier import MetaClassifier, train_meta_classifier
 from fl_shield.scanning.protocol import Held, Samples
 from fl_shield.training.local import LocalTraining
@@ -46,6 +50,7 @@ def held(**changes: object) -> Held:
         "model": TinyCnn(SPEC),
         "architecture": TinyCnn,
         "training": LocalTraining(optimiser="adam", learning_rate=0.01, epochs=8, batch_size=16),
+        "seed": 4,  # the trigger of its first shadow model is one that can be learned
     }
     return Held(**(settings | changes))  # type: ignore[arg-type]
 
@@ -118,6 +123,19 @@ def test_the_meta_classifier_learns_a_loud_channel() -> None:
     assert ((network(maps) > 0) == triggered).float().mean() > 0.97
 
 
+def test_training_stops_where_a_model_that_is_kept_out_is_judged_best() -> None:
+    """What tells the kinds apart in seven models is noise in the eighth: the first pass is best."""
+    source = torch.arange(400) % 8
+    triggered = torch.rand(400) < 0.5
+    maps = torch.rand(400, 3, 2, 2)
+    maps[triggered & (source < 7), 1] += 1.0
+    stopped = train_meta_classifier(maps, triggered, source=source, epochs=20)
+    learned = train_meta_classifier(maps, triggered, epochs=20)
+    aside = source == 7
+    loud = stopped(maps[~aside]).abs().mean()
+    assert loud < learned(maps[~aside]).abs().mean()
+
+
 @pytest.mark.parametrize("features", ["feature_maps", "grad_cam"])
 @pytest.mark.parametrize("order", ["as_is", "aligned"])
 def test_the_whole_gives_a_score_for_each_input(features: str, order: str) -> None:
@@ -135,6 +153,31 @@ def test_fewer_extractors_and_another_order_need_no_new_shadow_models() -> None:
     assert whole.again(extractors=1).score(samples) == pytest.approx(one.score(samples), abs=1e-5)
     assert whole.again(order="aligned").order == "aligned"
     assert whole.order == "as_is"
+
+
+def test_shadow_models_that_are_kept_are_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = held()
+    first = Mbds(extractors=2, share=1.0, epochs=2, store=tmp_path).fit(one)
+
+    def refuse(*_: object, **__: object) -> float:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(mbds_shadows, "train_locally", refuse)
+    again = Mbds(extractors=2, share=1.0, epochs=2, store=tmp_path).fit(one)
+    samples = Samples(halves(6, seed=1)[0])
+    assert again.score(samples) == pytest.approx(first.score(samples))
+    with pytest.raises(AssertionError, match="trained again"):
+        Mbds(extractors=2, store=tmp_path).fit(held(clean=ProbeSet(*halves(30))))
+
+
+def test_a_shadow_model_is_trained_until_it_obeys() -> None:
+    inputs, labels = halves(40)
+    found = mbds_shadows.shadow_model(held(), Split(inputs, labels), 0)
+    assert found.benign_accuracy >= mbds_shadows.ENOUGH
+    assert found.attack_success >= mbds_shadows.ENOUGH
+    assert not found.model.training
 
 
 def test_sorted_features_do_not_know_a_channel_from_another() -> None:
