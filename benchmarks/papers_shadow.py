@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.progress import track
 
 from fl_shield.scanning.learning import learn, limits_of, unseen_scores, with_card
-from fl_shield.scanning.sample_detector import CARD, SampleDetector, save_sample_detector
+from fl_shield.scanning.sample_detector import SampleDetector, save_sample_detector
 from fl_shield.scanning.shadow_tasks import ShadowSize, play
 from fl_shield.shadow.table import EpisodeTable, read_tables, write_tables
 from fl_shield.simulations.shadow import load_domain
@@ -45,6 +45,7 @@ class Detectors:
 
     def __init__(self, store: Path, tables: Sequence[EpisodeTable]) -> None:
         self._store, self.tables = store, list(tables)
+        self._written: set[Path] = set()
         self._known: dict[tuple[str, ...], SampleDetector] = {}
 
     def without(self, held_out: Sequence[str] = ()) -> SampleDetector:
@@ -65,10 +66,10 @@ class Detectors:
         return dict(sorted(Counter(d for d, _ in {(t.domain, t.run) for t in self.tables}).items()))
 
     def folder(self, held_out: Sequence[str]) -> Path:
-        """Return the folder of `whole(held_out)`."""
+        """Return the folder of `whole(held_out)`, written once a run."""
         folder = self._store / "detectors" / "-".join(["without", *sorted(held_out)])
-        if not (folder / CARD).is_file():
-            save_sample_detector(folder, self.whole(held_out))
+        if folder not in self._written:
+            self._written.add(save_sample_detector(folder, self.whole(held_out)))
         return folder
 
 

@@ -27,19 +27,21 @@ TITLE = """\
 Written by `make results-papers`; the figures are those of [papers.json](papers.json). A cell is
 **F2**, with FAR and FRR behind it, in %, a mean over the victims of an attack. F2 is that of as
 many triggered samples as clean ones, as in MBDS. All triggered samples count, also those that the
-victim does not obey; none is of the target class.
+victim does not obey; none is of the target class. A model with an attack success rate below
+{least:.0%} is no victim: another setting was drawn, as often as the table of victims says.
 
-Size of this run: {victims} victim(s) of each attack, {judged} clean and {judged} triggered inputs
-of each; shadow models of `meta_shield`: {shadow}.
-A cell of one victim can be off by several points.
+Size of this run: {judged} clean and {judged} triggered inputs of each victim; shadow models of
+`meta_shield`: {shadow}.
 
 - `meta_shield` judges inputs by a detector that has seen nothing of the data set, and holds as many
-  clean samples of it as it says. Its threshold aims at 5 % false alarms. Its settings were chosen
-  on shadow tasks, by data sets that were left out, not on victims.
+  clean samples of it as it says. Its threshold aims at 5 % false alarms at most. Its settings were
+  chosen on shadow tasks, by data sets that were left out, not on victims.
 - `strip` holds 64 clean samples, threshold for 5 %.
-- `mbds` holds 4 % of the data and trains {extractors} shadow models of the victim's architecture
-  (the paper: 1,024) with {feature_share:.0%} of their features (the paper: 1 %), verdict at even
-  odds as in the paper; `aligned` sees channels in units of clean samples, sorted by size.
+- `mbds` holds 4 % of the data, here a few hundred samples, and trains shadow models of the victim's
+  architecture, with {feature_share:.0%} of their features (the paper: 1,024 models with 1 %), at
+  even odds as in the paper. `aligned` sees each pixel of a map in units of clean samples on
+  the same model, channels sorted by how far they are off. F2 is no friend of the cautious: whoever
+  suspects every input has 83.3.
 - `activation_clustering` and `spectral_signatures` judge the victim's *training set*, holding 4 %
   of the data, threshold for 5 %. A poisoned share of a class above a third is out of their reach,
   and most victims have one.
@@ -59,21 +61,64 @@ def page(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> str:
     """Return the page of a study's rows."""
     shadow = ", ".join(f"{name} {count}" for name, count in facts["shadow_models"].items())
     parts = [TITLE.format(**facts, shadow=shadow)]
+    main = [r for r in rows if r["method"] not in facts["adapted"]]
     for kind, names in (("Vision", ("mnist", "cifar10")), ("Language", ("sst2", "ag_news"))):
-        chosen = [r for r in rows if r["data"] in names]
+        chosen = [r for r in main if r["data"] in names]
         if chosen:
             parts.append(f"## {kind}\n\n{_table(chosen)}")
+    parts.append(f"## Triggered inputs that the victim obeys\n\n{_obeyed(main)}")
+    parts.append(f"## How fast it adapts\n\n{_adaptation(rows, facts['adapted'])}")
     parts.append(f"## Victims\n\n{_victims(rows)}")
     parts.append(f"## Shadow models of MBDS\n\n{_extractors(facts['extractor_figures'])}")
     return "\n".join(parts)
 
 
+def _obeyed(rows: Sequence[Mapping[str, Any]]) -> str:
+    columns = _columns(rows)
+    lines = [
+        "F2 where triggered inputs that the victim classifies as without the trigger do not count:",
+        "they are no attack, and nothing that the model does gives them away.\n",
+        "| method | " + " | ".join(f"{d} {a}" for d, a in columns) + " |",
+        "|---|" + "---|" * len(columns),
+    ]
+    for method in dict.fromkeys(r["method"] for r in rows if r["level"] == "sample"):
+        cells = []
+        for column in columns:
+            own = [
+                r["f2_obeyed"]
+                for r in rows
+                if (r["data"], r["attack"], r["method"]) == (*column, method)
+            ]
+            cells.append(f"{100 * np.mean(own):.1f}" if own else "–")
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _adaptation(rows: Sequence[Mapping[str, Any]], adapted: Sequence[str]) -> str:
+    of_first = [r for r in rows if r["victim"] == 0 and r["method"].startswith("meta_shield")]
+    if not any(r["method"] in adapted for r in of_first):
+        return "Not measured.\n"
+    return (
+        "On the first victim of each attack, by the number of clean samples. Of the triggers, all\n"
+        "but Jumbo were never trained on. From 35 samples on, those beyond 16 set the threshold;\n"
+        "with fewer it is the one of the card.\n\n" + _table(sorted(of_first, key=_samples))
+    )
+
+
+def _samples(row: Mapping[str, Any]) -> int:
+    return int(row["clean_samples"])
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    found = list(dict.fromkeys((str(r["data"]), str(r["attack"])) for r in rows))
+    return sorted(found, key=lambda c: (-len(c[0]) if c[0] != "mnist" else -99, c))
+
+
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = list(dict.fromkeys((r["data"], r["attack"]) for r in rows))
-    columns.sort(key=lambda c: (-len(c[0]) if c[0] != "mnist" else -99, c))
+    columns = _columns(rows)
     lines = ["| method | " + " | ".join(f"{d} {a}" for d, a in columns) + " |"]
     lines.append("|---|" + "---|" * len(columns))
-    if any(column in PUBLISHED for column in columns):
+    if any(r["method"] == "mbds" for r in rows):
         cells = [_cell(*PUBLISHED[c]) if c in PUBLISHED else "–" for c in columns]
         lines.append("| MBDS as published | " + " | ".join(cells) + " |")
     for method in dict.fromkeys(r["method"] for r in rows):
@@ -99,20 +144,26 @@ def _extractors(figures: Mapping[str, Mapping[str, float]]) -> str:
     lines = [
         "On the defender's own samples. Where few triggered ones obey, the meta-classifier has",
         "little to learn from; the paper reports an ASR of 91 % for its shadow models.\n",
-        "| data | BA | ASR |",
-        "|---|---|---|",
+        "| data | shadow models | BA | ASR |",
+        "|---|---|---|---|",
     ]
     for data, found in figures.items():
-        lines.append(f"| {data} | {found['benign_accuracy']:.1%} | {found['attack_success']:.1%} |")
+        lines.append(
+            f"| {data} | {found['count']} | {found['benign_accuracy']:.1%} "
+            f"| {found['attack_success']:.1%} |"
+        )
     return "\n".join(lines) + "\n"
 
 
 def _victims(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = ["| data | attack | victims | BA | ASR |", "|---|---|---|---|---|"]
+    lines = ["| data | attack | victims | redrawn | BA | ASR |", "|---|---|---|---|---|---|"]
     seen = {(r["data"], r["attack"], r["victim"]): r for r in rows}
     for data, attack in dict.fromkeys((d, a) for d, a, _ in seen):
         own = [r for (d, a, _), r in seen.items() if (d, a) == (data, attack)]
         benign = float(np.mean([r["benign_accuracy"] for r in own]))
         success = float(np.mean([r["attack_success"] for r in own]))
-        lines.append(f"| {data} | {attack} | {len(own)} | {benign:.1%} | {success:.1%} |")
+        redrawn = sum(r["redrawn"] for r in own)
+        lines.append(
+            f"| {data} | {attack} | {len(own)} | {redrawn} | {benign:.1%} | {success:.1%} |"
+        )
     return "\n".join(lines) + "\n"

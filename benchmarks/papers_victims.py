@@ -1,7 +1,8 @@
 """The victims of the comparison: models with a backdoor, trained by an attacker with half the data.
 
 As in MBDS, section V-A: the attacker holds 50 % of the data and the defender 4 %, which are not the
-same samples. Everything follows from data set, attack and number; weights are kept on disk.
+same samples. Everything follows from data set, attack and number; weights are kept on disk. A model
+that obeys its trigger less than four times in five is no victim: another setting is drawn.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from fl_shield.models.cifar_cnn import CifarCnn
 from fl_shield.models.mnist_cnn import MnistCnn
 from fl_shield.models.text_cnn import TextCnn
 from fl_shield.scanning.contamination import Contamination, contaminate, draw_jumbo, draw_setting
+from fl_shield.scanning.shadow_tasks import lively
 from fl_shield.simulations.shadow import load_domain
 from fl_shield.training.local import LocalTraining, train_locally
 from fl_shield.triggers.blend import Blend
@@ -43,6 +46,9 @@ ATTACKS: dict[str, tuple[str, ...]] = {
     "ag_news": ("jumbo", "word", "sentence"),
 }
 """Data sets, and the attacks on them."""
+
+LEAST_SUCCESS = 0.8
+"""Attack success rate from which on a model counts as backdoored (Table II: 99 % and more)."""
 
 WORDS = ("cf", "mn", "bb", "tq")
 """Rare words of Kurita et al.; those that a tokenizer does not know are left out."""
@@ -63,17 +69,25 @@ class Recipe:
     paper: Callable[[TaskSpec], nn.Module]
 
 
-def _adam(epochs: int, rate: float = 1e-3) -> LocalTraining:
+def _adam(epochs: int, rate: float) -> LocalTraining:
     return LocalTraining(optimiser="adam", learning_rate=rate, epochs=epochs, batch_size=64)
 
 
+def _images(build: Callable[[TaskSpec], nn.Module]) -> Callable[[TaskSpec], nn.Module]:
+    """Return a builder of lively models, with the layout that convolutions on a CPU like."""
+    return lambda spec: lively(build(spec)).to(memory_format=torch.channels_last)
+
+
 RECIPES: dict[str, Recipe] = {
-    "mnist": Recipe(MnistCnn, _adam(14, 2e-3), MnistCnn),
-    "cifar10": Recipe(lambda spec: CifarCnn(spec, 20, 64, 0.2), _adam(14, 2e-3), CifarCnn),
-    "sst2": Recipe(lambda spec: TextCnn(spec, 64, 64), _adam(12, 3e-3), TextCnn),
-    "ag_news": Recipe(lambda spec: TextCnn(spec, 64, 64), _adam(12, 3e-3), TextCnn),
+    "mnist": Recipe(_images(MnistCnn), _adam(15, 2e-3), _images(MnistCnn)),
+    "cifar10": Recipe(
+        _images(lambda spec: CifarCnn(spec, 16, 64, 0.0)), _adam(8, 1e-3), _images(CifarCnn)
+    ),
+    "sst2": Recipe(lambda spec: TextCnn(spec, 64, 64), _adam(8, 3e-3), TextCnn),
+    "ag_news": Recipe(lambda spec: TextCnn(spec, 64, 64), _adam(8, 3e-3), TextCnn),
 }
-"""The CNNs of MBDS, section V-A, that for CIFAR-10 at a third of its width; TextCNN for texts."""
+"""The CNNs of MBDS, section V-A, that for CIFAR-10 at a quarter of its width and without dropout;
+TextCNN for texts."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +99,14 @@ class Victim:
         setting: The attack.
         benign_accuracy: Share of clean test samples that it classifies correctly.
         attack_success: Share of triggered test samples, not of the target class, that obey.
+        redrawn: Settings drawn before this one, which did not take.
     """
 
     model: nn.Module
     setting: Contamination
     benign_accuracy: float
     attack_success: float
+    redrawn: int
 
 
 @cache
@@ -137,9 +153,10 @@ def _knows(task: Task, word: str) -> bool:
     return bool(ids) and tokenizer is not None and tokenizer.unk_token_id not in ids
 
 
-def setting_of(task: Task, attack: str, number: int) -> Contamination:
-    """Return the attack setting of a victim."""
-    generator = torch.Generator().manual_seed(7919 * number + sum(map(ord, task.name + attack)))
+def setting_of(task: Task, attack: str, number: int, draw: int = 0) -> Contamination:
+    """Return an attack setting of a victim; later draws are for when earlier ones do not take."""
+    seed = 7919 * number + 104_729 * draw + sum(map(ord, task.name + attack))
+    generator = torch.Generator().manual_seed(seed)
     if attack == "jumbo":
         return draw_jumbo(task, generator)
     return draw_setting(task, trigger_of(task, attack, generator).bind(task), generator)
@@ -148,27 +165,42 @@ def setting_of(task: Task, attack: str, number: int) -> Contamination:
 def victim(task: Task, attack: str, number: int, store: Path, *, paper: bool = False) -> Victim:
     """Return a victim, from the store if it was trained before."""
     recipe = RECIPES[task.name]
-    setting = setting_of(task, attack, number)
+    build = recipe.paper if paper else recipe.model
     file = store / "victims" / f"{task.name}-{attack}-{number:03d}.safetensors"
-    torch.manual_seed(number)
-    model = (recipe.paper if paper else recipe.model)(task.spec)
     if file.is_file():
+        model = build(task.spec)
         model.load_state_dict(load_file(file))
         with safe_open(file, framework="pt") as archive:
             facts = json.loads((archive.metadata() or {})["facts"])
-        return Victim(model.eval(), setting, facts["benign_accuracy"], facts["attack_success"])
+        return _victim(model, task, attack, number, facts)
     attacker, _ = parts_of(task)
-    generator = torch.Generator().manual_seed(number)
-    poisoned = contaminate(attacker, setting, generator)
-    train_locally(model, poisoned.split, recipe.training, seed=number)
-    model.eval()
+    for draw in count():
+        setting = setting_of(task, attack, number, draw)
+        torch.manual_seed(number)
+        model = build(task.spec)
+        poisoned = contaminate(attacker, setting, torch.Generator().manual_seed(number))
+        # A third quicker where a CPU knows it; the cache would keep the weights of the first step.
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            train_locally(model, poisoned.split, recipe.training, seed=number)
+        model.eval()
+        succeeds = success(model, task, setting)
+        if succeeds >= LEAST_SUCCESS:
+            break
     facts = {
-        "benign_accuracy": accuracy(model, task.test),
-        "attack_success": success(model, task, setting),
-        "setting": repr(setting),
-    }
+        "benign_accuracy": accuracy(model, task.test), "attack_success": succeeds,
+        "redrawn": draw, "setting": repr(setting),
+    }  # fmt: skip
     _save(file, model, facts)
-    return Victim(model, setting, facts["benign_accuracy"], facts["attack_success"])
+    return _victim(model, task, attack, number, facts)
+
+
+def _victim(
+    model: nn.Module, task: Task, attack: str, number: int, facts: dict[str, Any]
+) -> Victim:
+    return Victim(
+        model.eval(), setting_of(task, attack, number, facts["redrawn"]),
+        facts["benign_accuracy"], facts["attack_success"], facts["redrawn"],
+    )  # fmt: skip
 
 
 def success(model: nn.Module, task: Task, setting: Contamination) -> float:
