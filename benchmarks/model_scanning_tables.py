@@ -13,6 +13,7 @@ from benchmarks import model_scanning_zoo as zoo
 from fl_shield.metrics.detection import auroc, detection_rates
 from fl_shield.scanning.calibration import conformal_threshold
 from fl_shield.scanning.ensemble import Ensemble
+from fl_shield.scanning.models.augmenting import COPIES
 from fl_shield.scanning.models.df_tnd import DataFreeTnd
 from fl_shield.scanning.models.dl_tnd import DataLimitedTnd
 from fl_shield.scanning.models.meta_shield import MetaShieldModels
@@ -204,7 +205,7 @@ def _markdown(record: Mapping[str, Any]) -> str:
         "has 4 % of it and no victim (`benchmarks/model_scanning_zoo.py`). Accuracy (MA), attack "
         "success (ASR), TPR and FPR in per cent. The threshold of TPR and FPR is the conformal "
         f"quantile for {100 * record['false_alarms']:.0f} % of false alarms over 20 clean shadows. "
-        f"Shadows see {zoo.COPIES} slightly moved copies of the defender's samples, and still "
+        f"Shadows see {COPIES} slightly moved copies of the defender's samples, and still "
         "fewer samples than victims do, so that the measured FPR may differ. *As published*: with "
         "the threshold of the paper, or of MetaShield's detector, without any shadow.",
         "",

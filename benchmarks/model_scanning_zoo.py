@@ -32,7 +32,7 @@ from fl_shield.data import glyphs, image_folder
 from fl_shield.data.sampling import stratified_indices
 from fl_shield.data.task import Split, Task, TaskSpec
 from fl_shield.metrics.backdoor import accuracy, attack_success_rate
-from fl_shield.scanning.models.augmenting import augmented
+from fl_shield.scanning.models.augmenting import COPIES, augmented
 from fl_shield.training.local import LocalTraining, train_locally
 from fl_shield.triggers.blend import Blend
 from fl_shield.triggers.jumbo import JumboDistribution
@@ -60,9 +60,6 @@ SHADOWS = {
 }
 """Models to learn from; a task without backdoored ones is never learned from, and its clean ones
 only set thresholds."""
-
-COPIES = 8
-"""Times that the defender's samples stand in a shadow's training set, moved a little each time."""
 
 DEFENDER, ATTACKER = 0.04, 0.5
 """Shares of the training data, without a sample in common."""

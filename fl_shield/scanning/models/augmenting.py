@@ -16,6 +16,9 @@ from torch.nn import functional
 from fl_shield.data.task import Split, model_inputs
 from fl_shield.errors import ConfigurationError, expected
 
+COPIES = 8
+"""Times that each sample stands in the training set of a shadow."""
+
 TURN = 10.0
 """Largest turn, in degrees."""
 

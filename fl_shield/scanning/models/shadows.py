@@ -2,12 +2,14 @@
 
 What the attacker will do is unknown, so that the backdoors are draws of the Jumbo distribution
 (Xu et al., MNTD, S&P 2021, section V-B): each shadow has a trigger, a target class and a share of
-poisoned samples of its own.
+poisoned samples of its own. Images are trained on with slightly moved copies
+(`fl_shield.scanning.models.augmenting`), in as many steps as without.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -15,6 +17,7 @@ from torch import nn
 from fl_shield.attacks.attack import Attack
 from fl_shield.data.task import Split
 from fl_shield.errors import ConfigurationError, expected
+from fl_shield.scanning.models.augmenting import COPIES, augmented
 from fl_shield.scanning.protocol import Held, require_inputs, require_labels
 from fl_shield.training.local import LocalTraining, train_locally
 from fl_shield.triggers.jumbo import JumboDistribution
@@ -69,6 +72,10 @@ def train_shadows(held: Held, clean: int, backdoored: int, name: str) -> list[Sh
         raise ConfigurationError(
             "The clean samples are of a single class; shadow models need two classes or more."
         )
+    training = held.training or DEFAULT_TRAINING
+    if held.spec.modality == "image":
+        split = augmented(split, COPIES, held.seed)
+        training = replace(training, epochs=math.ceil(training.epochs / COPIES))
     shadows = []
     for index in range(clean + backdoored):
         seed = held.seed * 1_000_003 + index
@@ -76,7 +83,7 @@ def train_shadows(held: Held, clean: int, backdoored: int, name: str) -> list[Sh
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = held.architecture(held.spec)
-        train_locally(model, split, held.training or DEFAULT_TRAINING, seed=seed, attack=attack)
+        train_locally(model, split, training, seed=seed, attack=attack)
         shadows.append(Shadow(model.eval().requires_grad_(False), attack))
     return shadows
 
