@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from benchmarks import model_scanning_zoo as zoo
-from benchmarks.model_scanning_tables import write_results
+from benchmarks.model_scanning_tables import REPAIRS, write_results
 from fl_shield.data.task import model_inputs
 from fl_shield.metrics.backdoor import accuracy, attack_success_rate
 from fl_shield.probes.probe_set import ProbeSet
@@ -128,7 +128,7 @@ class Study:
             (model, kind, index, method)
             for kind in zoo.KINDS[1:]
             for index, model in enumerate(self.files("victim", kind)[:REPAIRED])
-            for method in ("fine_pruning", "unlearning")
+            for method in REPAIRS
             if f"{kind}-{index:04d}/{method}" not in found
         ]
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +150,11 @@ class Study:
             pruned = fine_prune(model, clean, fine_tuning=FINE_TUNING)
             repaired, row["channels"] = pruned.model, len(pruned.channels)
         else:
-            unlearnt = unlearn_triggers(model, clean, search=SEARCH, training=FINE_TUNING)
+            shield = MetaShieldModels().fit(self.held()) if method == "unlearning_shield" else None
+            targets = None if shield is None else shield.suspicious_classes(model)
+            unlearnt = unlearn_triggers(
+                model, clean, targets=targets, search=SEARCH, training=FINE_TUNING
+            )
             repaired, row["targets"] = unlearnt.model, list(unlearnt.targets)
             row["found"] = attack.target_class in unlearnt.targets
         for name, judged in (("before", model), ("after", repaired)):

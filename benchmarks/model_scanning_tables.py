@@ -38,6 +38,12 @@ NAMES = {
     "harmonic": "ensemble, harmonic mean",
 }
 
+REPAIRS = {
+    "fine_pruning": "fine-pruning",
+    "unlearning": "unlearning, classes of Neural Cleanse",
+    "unlearning_shield": "unlearning, classes of MetaShield",
+}
+
 METHODS = [name for name in NAMES if name not in ("fisher", "harmonic")]
 
 PUBLISHED: dict[str, float] = {
@@ -124,14 +130,14 @@ def repairs_of(store: Path, task: str) -> list[dict[str, Any]]:
     found = list(json.loads(file.read_text(encoding="utf-8")).values()) if file.is_file() else []
     rows = []
     for kind in zoo.KINDS:
-        for method in ("fine_pruning", "unlearning"):
+        for method in REPAIRS:
             chosen = [r for r in found if (r["kind"], r["method"]) == (kind, method)]
             if chosen:
                 row: dict[str, Any] = {"task": task, "kind": kind, "method": method}
                 row["models"] = len(chosen)
                 for figure in ("asr_before", "asr_after", "ma_before", "ma_after"):
                     row[figure] = float(np.mean([r[figure] for r in chosen]))
-                if method == "unlearning":
+                if method != "fine_pruning":
                     row["targets_found"] = sum(r["found"] for r in chosen)
                 rows.append(row)
     return rows
@@ -248,8 +254,9 @@ def _markdown(record: Mapping[str, Any]) -> str:
         "## Repair",
         "",
         "Means over the first victims of each kind, with the defender's samples. Unlearning trains "
-        "against the triggers of classes whose anomaly index is above 2; where it names none, the "
-        "model is left as it is.",
+        "against the triggers of classes whose anomaly index is above 2 (Neural Cleanse), or that "
+        "MetaShield suspects; where none is named, the model is left as it is. *Found*: models "
+        "whose target is among these classes.",
         "",
         "| task | kind | repair | models | ASR before | after | MA before | after | found |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -257,7 +264,7 @@ def _markdown(record: Mapping[str, Any]) -> str:
     for row in record["repair"]:
         figures = (row[f] for f in ("asr_before", "asr_after", "ma_before", "ma_after"))
         lines.append(
-            f"| {row['task']} | {row['kind']} | {row['method'].replace('_', '-')} | "
+            f"| {row['task']} | {row['kind']} | {REPAIRS[row['method']]} | "
             f"{row['models']} | {' | '.join(map(_percent, figures))} | "
             f"{row.get('targets_found', '–')} |"
         )

@@ -13,14 +13,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from fl_shield.activations.penultimate import call_model, find_final_layer
 from fl_shield.scanning.meta_shield import reference_of
-from fl_shield.scanning.models.base import SuspicionOfModels, require_classes, require_images
+from fl_shield.scanning.models.base import (
+    SuspicionOfModels,
+    frozen,
+    require_classes,
+    require_images,
+)
 from fl_shield.scanning.models.class_descriptors import ClassSearch, describe_classes
 from fl_shield.scanning.models.class_detector import load_class_detector
-from fl_shield.scanning.protocol import Held
+from fl_shield.scanning.protocol import Held, not_fitted
 
 SHIPPED = Path(__file__).parent / "weights"
 """Folder of the detector that comes with the package."""
@@ -61,16 +68,31 @@ class MetaShieldModels(SuspicionOfModels):
     def __repr__(self) -> str:
         return f"MetaShieldModels(shadows={self.shadows})"
 
+    def suspicious_classes(self, model: nn.Module) -> tuple[int, ...]:
+        """Return the classes above the threshold, the most suspicious first: what to unlearn.
+
+        Raises:
+            ConfigurationError: if the scanner is not fitted.
+            ModelError: if the model cannot be looked into.
+        """
+        if self._held is None:
+            raise not_fitted(self.name)
+        odds = self._log_odds(frozen(model), self._held)
+        return tuple(int(label) for label in (-odds).argsort() if odds[label] > self.threshold)
+
     def _check(self, held: Held) -> None:
         require_images(held, self.name, FEWEST_IMAGES)
         require_classes(held, self.name)
 
     def _suspicion(self, model: nn.Module, held: Held) -> float:
+        return float(self._log_odds(model, held).max())
+
+    def _log_odds(self, model: nn.Module, held: Held) -> NDArray[np.float64]:
+        """Return the log-odds of each class, `(classes,)`, of a private copy."""
         images, labels = require_images(held, self.name), held.clean.labels
         chosen, _ = reference_of(images, labels, 2 * self.search.images)
         images = images[chosen]
         # A model that cannot be looked into is refused before it is searched.
         layer = find_final_layer(model, images, held.final_layer)
         known = call_model(model, images).argmax(dim=1) if labels is None else labels[chosen]
-        table = describe_classes(model, images, known, layer, self.search)
-        return float(self.detector.score(*table).max())
+        return self.detector.score(*describe_classes(model, images, known, layer, self.search))

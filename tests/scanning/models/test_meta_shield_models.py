@@ -40,6 +40,18 @@ def test_patched_models_score_above_clean_ones() -> None:
     assert unlabelled.score(bad).mean() > unlabelled.score(clean).mean()
 
 
+def test_the_target_is_the_most_suspicious_class() -> None:
+    scanner = MetaShieldModels().fit(_victims.held(64))
+    scanner._threshold = -1e6  # all classes, in order
+    found = scanner.suspicious_classes(_victims.victim(11, backdoored=True))
+    assert found[0] == _victims.TARGET
+    assert sorted(found) == list(range(10))
+    scanner._threshold = 1e6
+    assert scanner.suspicious_classes(_victims.victim(11, backdoored=True)) == ()
+    with pytest.raises(ConfigurationError, match="not fitted yet"):
+        MetaShieldModels().suspicious_classes(_victims.victim(11, backdoored=True))
+
+
 def test_models_are_left_as_they_were_and_scores_repeat() -> None:
     scanner = MetaShieldModels(search=QUICK).fit(_victims.held(64))
     assert isinstance(scanner, ModelScanner)
