@@ -14,10 +14,10 @@ from fl_shield.scanning.protocol import Held, require_inputs
 from fl_shield.scanning.reading import ModelReader, Reading
 from fl_shield.scanning.sample_descriptors import Background, describe_itself, describe_view
 
-PARTNERS = 4
+PARTNERS = 8
 """Clean partners of a part; as many forward passes for each part that is tried."""
 
-MIXED = 8
+MIXED = 16
 """Clean partners of the `mix` view."""
 
 MIN_CLEAN = 4

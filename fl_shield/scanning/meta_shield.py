@@ -41,7 +41,7 @@ LIMITS = "thresholds"
 
 
 class MetaShieldSamples:
-    """Log-odds that an input carries the trigger of a backdoor that the model has.
+    """Scores inputs by whether they carry the trigger of a backdoor that the model has.
 
     The first `REFERENCE` clean samples are what inputs are held against. If there are enough others
     for the asked rate of false alarms, the threshold is their split-conformal quantile. Otherwise
@@ -90,7 +90,7 @@ class MetaShieldSamples:
         return self
 
     def score(self, judged: Samples) -> Scores:
-        """Return the log-odds of each input, which do not depend on the other inputs."""
+        """Return the score of each input, which does not depend on the other inputs."""
         if self._held is None:
             raise not_fitted(self.name)
         check_form(self._held, judged, self.name)

@@ -1,15 +1,21 @@
 """Meta-training on shadow models whose backdoors are known, and the thresholds of the card."""
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.svm import SVC
 
 from fl_shield.detector.features import FeatureSpec
 from fl_shield.errors import ConfigurationError, StateError
 from fl_shield.scanning.describing import SampleDescriber
 from fl_shield.scanning.learning import (
+    FIT,
+    LINEAR,
     judged_scores,
     learn,
     limits_of,
@@ -20,6 +26,7 @@ from fl_shield.scanning.meta_shield import MetaShieldSamples, card_threshold
 from fl_shield.scanning.protocol import Held, Samples
 from fl_shield.scanning.sample_detector import (
     SampleDetector,
+    judged_features,
     load_sample_detector,
     save_sample_detector,
 )
@@ -132,7 +139,7 @@ def test_thresholds_hear_every_data_set_equally() -> None:
 def test_a_threshold_lies_halfway_where_there_is_room() -> None:
     scores = np.r_[np.linspace(0.0, 1.0, 99), np.full(20, 5.0)]
     truth = np.arange(119) >= 99
-    low = np.sort(scores[:99])[94]  # ⌈100 · 0.95⌉ = 95th smallest
+    low = np.sort(scores[:99])[96]  # at 3 % for 5 %: ⌈100 · 0.97⌉ = 97th smallest
     assert limits_of({"one": (scores, truth)})["0.05"] == pytest.approx((low + 5.0) / 2)
     overlapping = np.where(truth, 0.5, scores)
     assert limits_of({"one": (overlapping, truth)})["0.05"] == pytest.approx(low)
@@ -146,7 +153,7 @@ def test_a_damaged_detector_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(StateError, match="does not belong to detector.json"):
         load_sample_detector(tmp_path)
     (tmp_path / "detector.json").write_text('{"format": "fl_shield.sample_detector", "version": 9}')
-    with pytest.raises(StateError, match="has version 9; this fl_shield reads 1"):
+    with pytest.raises(StateError, match="has version 9; this fl_shield reads 2"):
         load_sample_detector(tmp_path)
     (tmp_path / "detector.json").write_text("{}")
     with pytest.raises(StateError, match="is no detector of samples"):
@@ -155,14 +162,63 @@ def test_a_damaged_detector_is_named(folder: Path, tmp_path: Path) -> None:
         SampleDetector(detector.spec, detector.weights[1:], 0.0)
 
 
-def test_log_odds_by_hand() -> None:
+def test_the_radial_part_by_hand() -> None:
+    spec = FeatureSpec(("gain@fine",), (2.0,))
+    support, pull = np.array([[0.0, 0.0], [1.0, 2.0]]), np.array([-1.5, 2.0])
+    detector = SampleDetector(spec, np.zeros(2), 0.25, support, pull, reach=0.1)
+    reference, row = np.arange(5.0)[:, None], np.array([[6.0]])
+    x = np.array([np.log1p(3.5 / (1.4826 * 1.5 + 0.2)), np.log1p(3.5 / 2)])  # as below
+    near = np.exp(-0.1 * ((x - support) ** 2).sum(axis=1))
+    found = detector.plain_scores(("gain@fine",), reference, row)
+    assert found == pytest.approx([0.25 + near @ pull])
+    with pytest.raises(ConfigurationError, match="`support` to be of shape"):
+        SampleDetector(spec, np.zeros(2), 0.0, support[:, :1], pull)
+
+
+def test_the_scores_are_those_of_the_support_vector_machine(shadow: list[EpisodeTable]) -> None:
+    """Of scikit-learn, on the same features; here every group weighs what it should."""
+    detector = learn(shadow)
+    features = np.array(
+        [judged_features(detector.spec, t.names, t.raw[:-1], t.raw[-1]) for t in shadow]
+    )
+    truth = np.array([bool(t.malicious[-1]) for t in shadow])
+    counts = Counter((t.domain, bool(t.malicious[-1])) for t in shadow)
+    weight = np.array([1.0 / counts[t.domain, bool(t.malicious[-1])] for t in shadow])
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        straight = LINEAR * detector.reach * a @ b.T
+        return np.asarray(straight + rbf_kernel(a, b, gamma=detector.reach))
+
+    machine = SVC(C=FIT, kernel=kernel).fit(features, truth, weight * len(weight) / weight.sum())
+    scores = [detector.plain_scores(t.names, t.raw[:-1], t.raw[-1:])[0] for t in shadow]
+    assert scores == pytest.approx(machine.decision_function(features), abs=1e-3)
+
+
+def test_scores_are_told_in_units_of_the_clean_samples(shadow: list[EpisodeTable]) -> None:
+    """Scaling or shifting the plain scores changes nothing but what is known of other tasks."""
+    detector, table = learn(shadow), shadow[0]
+    clean = detector.clean_scores(table.names, table.raw[:-1])
+    row = table.raw[-1:]
+    plain = detector.plain_scores(table.names, table.raw[:-1], row)
+    unit = np.sqrt((clean.var() + detector.spread**2) / 2)
+    wanted = (plain - clean.mean()) / unit
+    assert detector.score(table.names, table.raw[:-1], row) == pytest.approx(wanted)
+    louder = replace(
+        detector, weights=3 * detector.weights, pull=3 * detector.pull,
+        bias=3 * detector.bias + 7, spread=3 * detector.spread,
+    )  # fmt: skip
+    assert louder.score(table.names, table.raw[:-1], row) == pytest.approx(wanted)
+
+
+def test_the_linear_part_by_hand() -> None:
     """One column: five clean values 0 to 4 and an input of 6; the unit is 2."""
     detector = SampleDetector(FeatureSpec(("gain@fine",), (2.0,)), np.array([1.0, 10.0]), 0.5)
     reference, row = np.arange(5.0)[:, None], np.array([[6.0]])
     # Of 0, 1, 2, 3, 4, 6 the median is 2.5 and the median distance from it 1.5.
     relative = np.log1p(3.5 / (1.4826 * 1.5 + 0.2))
     wanted = 0.5 + relative + 10 * np.log1p(3.5 / 2)
-    assert detector.score(("gain@fine",), reference, row) == pytest.approx([wanted], rel=1e-6)
+    found = detector.plain_scores(("gain@fine",), reference, row)
+    assert found == pytest.approx([wanted], rel=1e-6)
 
 
 def test_bad_input_is_one_sentence(shadow: list[EpisodeTable], tmp_path: Path) -> None:
