@@ -177,9 +177,10 @@ def methods(study: Study, source: Study) -> dict[str, Callable[[], Scanner]]:
 
     held = study.held()
     return {
-        "mntd": lambda: mntd("probabilities"),
+        "mntd": lambda: mntd("log_probabilities"),
         "mntd_robust": lambda: mntd("log_probabilities", robust=True),
         "mntd_logits": lambda: mntd("logits"),
+        "mntd_probabilities": lambda: mntd("probabilities"),
         "neural_cleanse": lambda: NeuralCleanse(SEARCH).fit(held),
         "df_tnd": lambda: DataFreeTnd(ActivationSearch()).fit(held),
         "meta_shield": lambda: MetaShieldModels().fit(held),

@@ -31,6 +31,7 @@ NAMES = {
     "mntd": "MNTD",
     "mntd_robust": "MNTD, robust",
     "mntd_logits": "MNTD, logits",
+    "mntd_probabilities": "MNTD, probabilities",
     "neural_cleanse": "Neural Cleanse",
     "dl_tnd": "DL-TND",
     "df_tnd": "DF-TND",
@@ -234,8 +235,10 @@ def _markdown(record: Mapping[str, Any]) -> str:
         "or more only. On `grey_glyphs` MNTD has learned from MNIST: a task that it never saw. "
         "MetaShield has learned from other tasks than these three "
         "(`benchmarks/model_scanning_classes.py`), and both of them from Jumbo triggers alone: "
-        "BadNets and Blended are new to them. MNTD is no part of the ensembles: models of longer "
-        "training than its shadows' pass its thresholds, with a backdoor or without.",
+        "BadNets and Blended are new to them. MNTD reads log-probabilities where the row says "
+        "nothing else: they did best on models of MNIST and CIFAR-10 samples that neither attacker "
+        "nor defender holds. It is no part of the ensembles: models of longer training than its "
+        "shadows' pass its thresholds, with a backdoor or without.",
         "",
         "| task | kind | method | clean | backdoored | AUROC | strong | TPR | FPR "
         "| TPR as published | FPR as published | CPU s each |",

@@ -9,9 +9,9 @@ The robust variant (section VI) draws the first layer of the meta-classifier at 
 so: an attacker who knows all but that draw cannot train against it. Keep the seed secret.
 
 Three things differ from the authors' program, since a defender may have hundreds of samples and
-shadows, not thousands: answers are read as probabilities, whose scale does not grow with the
-samples and epochs of a training as that of logits does; steps see several shadows; and the log-odds
-of a few meta-classifiers, each with queries of its own, are averaged.
+shadows, not thousands: answers are read as logarithms of probabilities, whose level does not hang
+on the samples and epochs of a training as that of logits does; steps see several shadows; and the
+log-odds of a few meta-classifiers, each with queries of its own, are averaged.
 """
 
 from __future__ import annotations
@@ -50,9 +50,8 @@ class MetaClassifierTraining:
         batch_size: Shadows in a step; 1 in the authors' program.
         learning_rate: Step size of Adam; 0.001 in the authors' program.
         robust: Whether the first layer stays as it was drawn.
-        answers: What is read of a model's answers: `"probabilities"`, `"log_probabilities"`, or
-            `"logits"` as published. A first layer drawn at random needs the logarithms, or hardly
-            any answer reaches its units.
+        answers: What is read of a model's answers: `"log_probabilities"`, `"probabilities"`, or
+            `"logits"` as published.
         members: Meta-classifiers whose log-odds are averaged; 1 in the paper.
         seed: Seed of queries, weights and order.
 
@@ -66,7 +65,7 @@ class MetaClassifierTraining:
     batch_size: int = 16
     learning_rate: float = 1e-2
     robust: bool = False
-    answers: Answers = "probabilities"
+    answers: Answers = "log_probabilities"
     members: int = 5
     seed: int = 0
 

@@ -61,8 +61,7 @@ def test_log_odds_are_the_mean_of_the_members() -> None:
 
 @pytest.mark.parametrize("robust", [False, True])
 def test_patched_digits_models_score_above_clean_ones(robust: bool) -> None:
-    answers: Answers = "log_probabilities" if robust else "probabilities"
-    training = MetaClassifierTraining(queries=4, robust=robust, answers=answers, members=2)
+    training = MetaClassifierTraining(queries=4, robust=robust, members=2)
     scanner = Mntd(calibration=3, false_alarms=0.25, training=training)
     shadows = [*patched(range(20, 24), False), *patched(range(30, 34), True)]
     scanner.fit_on(_victims.held(), shadows, patched(range(3), False))
