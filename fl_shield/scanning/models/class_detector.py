@@ -88,7 +88,8 @@ def save_class_detector(folder: str | Path, detector: ClassDetector) -> Path:
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     arrays = {"weights": detector.weights, "bias": np.array([detector.bias])}
-    content = save_arrays(arrays, {"format": FORMAT, "version": str(VERSION)})
+    # One entry: several come in any order, and the same weights would have other digests.
+    content = save_arrays(arrays, {"format": FORMAT})
     card = {
         **detector.card,
         "format": FORMAT,
