@@ -1,4 +1,4 @@
-"""The results of the model-level study as JSON and Markdown."""
+"""The results of the model-level study as JSON, Markdown and a table in README."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import model_scanning_zoo as zoo
+from benchmarks.marked_table import write_table
 from fl_shield.metrics.detection import auroc, detection_rates
 from fl_shield.scanning.calibration import conformal_threshold
 from fl_shield.scanning.ensemble import Ensemble
@@ -145,7 +146,7 @@ def repairs_of(store: Path, task: str) -> list[dict[str, Any]]:
 
 
 def write_results(store: Path) -> None:
-    """Write `docs/results/models.json` and `.md`."""
+    """Write `docs/results/models.json` and `.md`, and a table into README."""
     tasks = [task for task in zoo.ZOOS if (store / task / "victim").is_dir()]
     record = {
         "command": COMMAND,
@@ -159,6 +160,27 @@ def write_results(store: Path) -> None:
     text = json.dumps(record, indent=1)
     (RESULTS / "models.json").write_text(text + "\n", encoding="utf-8")
     (RESULTS / "models.md").write_text(_markdown(record), encoding="utf-8")
+    write_table(zoo.ROOT / "README.md", "models-table", auroc_table(record["detection"]))
+
+
+def auroc_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the AUROC of each method by task and kind of backdoor, as a table in Markdown.
+
+    Args:
+        rows: Those of `rows_of`, of all tasks.
+    """
+    cells = {(row["method"], row["task"], row["kind"]): row["auroc"] for row in rows}
+    columns = list(dict.fromkeys((task, kind) for _, task, kind in cells))
+    lines = [
+        f"| AUROC | {' | '.join(f'{task} {kind}' for task, kind in columns)} |",
+        "|---" * (1 + len(columns)) + "|",
+    ]
+    for method, name in NAMES.items():
+        own = [cells.get((method, *column)) for column in columns]
+        if any(value is not None for value in own):
+            texts = ["–" if value is None else f"{value:.3f}" for value in own]
+            lines.append(f"| {name} | {' | '.join(texts)} |")
+    return "\n".join(lines)
 
 
 def _auroc(bad: Sequence[float], clean: Sequence[float]) -> float | None:
