@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -70,6 +71,7 @@ def play(domain: Domain, seed: int, size: ShadowSize | None = None) -> list[Epis
     """
     size = size or ShadowSize()
     task = domain.task
+    number, seed = seed, crc32(f"{domain.name} {seed}".encode())  # no two share a trigger
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
     names = sorted(set(domain.architectures) - set(size.without))
@@ -96,8 +98,8 @@ def play(domain: Domain, seed: int, size: ShadowSize | None = None) -> list[Epis
     else:
         found = contaminate(train, setting, generator)
         poisoned = found.split.take(found.poisoned.nonzero().flatten())
-        for number in range(ROUNDS):
-            train_locally(model, found.split, training, seed=seed + 7919 * number)
+        for once in range(ROUNDS):
+            train_locally(model, found.split, training, seed=seed + 7919 * once)
             if (accuracy(model, poisoned) or 0.0) >= ENOUGH:
                 break
     model.eval()
@@ -118,7 +120,7 @@ def play(domain: Domain, seed: int, size: ShadowSize | None = None) -> list[Epis
     describer = SampleDescriber(held, "meta_shield")
     rows = describer.describe(torch.cat([clean, triggered]))
     head = EpisodeTable(
-        domain.name, f"{domain.name}-{seed}", 1, describer.names, describer.reference(),
+        domain.name, f"{domain.name}-{number}", 1, describer.names, describer.reference(),
         np.zeros(CLEAN_SAMPLES, dtype=np.bool_), np.arange(CLEAN_SAMPLES), facts,
     )  # fmt: skip
     return as_rounds(head, rows, truth)
