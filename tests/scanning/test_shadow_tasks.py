@@ -13,7 +13,7 @@ def test_lively_networks_start_from_the_weights_of_he_et_al() -> None:
     scale = norm.weight.detach().clone()
     lively(nn.Sequential(convolution, norm, nn.Flatten(), dense))
     for weight, inputs in ((convolution.weight, 8 * 5 * 5), (dense.weight, 500)):
-        assert math.isclose(float(weight.std()), math.sqrt(2.0 / inputs), rel_tol=0.05)
+        assert math.isclose(float(weight.detach().std()), math.sqrt(2.0 / inputs), rel_tol=0.05)
     assert dense.bias is not None
     assert not dense.bias.any()
     assert torch.equal(norm.weight, scale)
