@@ -40,6 +40,7 @@ from fl_shield.data.task import Split, Task, model_inputs
 from fl_shield.metrics.detection import auroc
 from fl_shield.probes.probe_set import ProbeSet
 from fl_shield.scanning.contamination import contaminate, words_of
+from fl_shield.scanning.feature_maps import Features
 from fl_shield.scanning.mbds import Mbds, Order
 from fl_shield.scanning.meta_shield import SHIPPED
 from fl_shield.scanning.protocol import Held, Samples, SampleScanner
@@ -155,7 +156,11 @@ METHODS: dict[str, Method] = {
 
 ADAPTED: dict[str, Method] = {f"meta_shield, {n} clean": _meta_shield(n) for n in FEWER_AND_MORE}
 
-MBDS: dict[str, Order] = {"mbds": "as_is", "mbds, aligned": "aligned"}
+MBDS: dict[str, tuple[Features, Order]] = {
+    "mbds": ("feature_maps", "as_is"),
+    "mbds, grad-cam": ("grad_cam", "as_is"),
+    "mbds, aligned": ("feature_maps", "aligned"),
+}
 """Those that do, for images, as in the paper; how they see the channels of feature maps."""
 
 EVERY = [*METHODS, *ADAPTED, *MBDS]
@@ -239,19 +244,20 @@ class Study:
     def _mbds(self, case: Case, method: str) -> Mbds:
         """Return MBDS trained on the defender's samples; one for all victims of a data set."""
         data = case.task.name
-        if (data, "as_is") not in self._extractors:
-            mbds = shadow_trained(case, self.store, self.options.extractors or EXTRACTORS[data])
-            self._extractors[data, "as_is"] = mbds
+        if (data, method) not in self._extractors:
+            features, order = MBDS[method]
+            mbds = shadow_trained(
+                case, self.store, self.options.extractors or EXTRACTORS[data],
+                features=features, order=order,
+            )  # fmt: skip
+            self._extractors[data, method] = mbds
             figures = {
                 "count": mbds.extractors,
                 "benign_accuracy": float(np.mean(mbds.figures.benign_accuracy)),
                 "attack_success": float(np.mean(mbds.figures.attack_success)),
             }
             _write(self.store / "extractors" / f"{data}.json", figures)
-        key = (data, MBDS[method])
-        if key not in self._extractors:
-            self._extractors[key] = self._extractors[data, "as_is"].again(order=MBDS[method])
-        return self._extractors[key]
+        return self._extractors[data, method]
 
 
 def shadow_trained(case: Case, store: Path, extractors: int, **settings: Any) -> Mbds:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.papers import EXTRACTORS, FEATURE_SHARE, MBDS, ROOT, Case, shadow_trained
+from benchmarks.papers import EXTRACTORS, FEATURE_SHARE, ROOT, Case, shadow_trained
 from benchmarks.papers_tables import RESULTS
 from benchmarks.papers_victims import ATTACKS, parts_of, task_of, victim
 from fl_shield.scanning.feature_maps import Features
@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--extractors", type=int, help="another number of shadow models")
     parser.add_argument("--victims", type=int, help="another number of victims of each attack")
     parser.add_argument("--features", default="feature_maps", help="feature_maps or grad_cam")
-    parser.add_argument("--order", default=MBDS["mbds"], help="as_is or aligned")
+    parser.add_argument("--order", default="as_is", help="as_is or aligned")
     parser.add_argument("--only-data", nargs="+", choices=DATA, default=list(DATA))
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -39,9 +39,9 @@ Size of this run: {judged} clean and {judged} triggered inputs of each victim; s
 - `strip` holds 64 clean samples, threshold for 5 %.
 - `mbds` holds 4 % of the data, here a few hundred samples, and trains shadow models of the victim's
   architecture, with {feature_share:.0%} of their features (the paper: 1,024 models with 1 %), at
-  even odds as in the paper. `aligned` sees each pixel of a map in units of clean samples on
-  the same model, channels sorted by how far they are off. F2 is no friend of the cautious: whoever
-  suspects every input has 83.3.
+  even odds as in the paper. `grad-cam` sees Grad-CAM instead of maps, as in its section V-E.
+  `aligned` sees each pixel of a map in units of clean samples on the same model, channels sorted
+  by how far they are off. F2 is no friend of the cautious: whoever suspects every input has 83.3.
 - `activation_clustering` and `spectral_signatures` judge the victim's *training set*, holding 4 %
   of the data, threshold for 5 %. A poisoned share of a class above a third is out of their reach,
   and most victims have one.
