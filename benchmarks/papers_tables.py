@@ -34,8 +34,8 @@ Size of this run: {judged} clean and {judged} triggered inputs of each victim; s
 `meta_shield`: {shadow}.
 
 - `meta_shield` judges inputs by a detector that has seen nothing of the data set, and holds as many
-  clean samples of it as it says. Its threshold aims at 5 % false alarms at most. Weights, thresholds
-  and numbers come from shadow tasks, by data sets that were left out. Its form was revised after
+  clean samples of it as it says. Its threshold aims at 5 % false alarms at most. Weights and
+  thresholds come from shadow tasks, by data sets that were left out. Its form was revised after
   earlier results on some of these victims, where it missed Blended on MNIST: a kernel that is
   linear above all, more clean partners, shadow tasks that share no trigger.
 - `strip` holds 64 clean samples, threshold for 5 %.
