@@ -33,9 +33,13 @@ DETECTORS = ROOT / "benchmarks" / "detectors"
 """Detectors that leave out a data set each (`benchmarks/detector_results.py`)."""
 
 UNSEEN = [
-    f'+catalogue.defences.{name}=["defence={name}",'
-    '"defence.detector={detectors}/without-{data}"]'
-    for name in (SHIELD, LIVE)
+    *(
+        f'+catalogue.defences.{name}=["defence={name}",'
+        '"defence.detector={detectors}/without-{data}"]'
+        for name in (SHIELD, LIVE)
+    ),
+    "+catalogue.data_sets.cifar10_settled.defences="
+    '{meta_shield:["defence.detector={detectors}/without-cifar10"]}',
 ]
 """A data set is new to the detector that judges on it."""
 

@@ -99,7 +99,8 @@ def study(
     ]
     failures += _play_all(plan, jobs, of_cell, plan.name, console)
     failures += _measure_references(plan, of_cell, console)
-    _report(plan, console, known)
+    again = {job.folder.name for job in left}
+    _report(plan, console, [row for row in known if row.run not in again])
     for name, error in failures:
         console.print(f"{name} failed: {error}", highlight=False, soft_wrap=True, markup=False)
     if len(jobs) < len(left):
