@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.marked_table import write_table
+
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 
 PUBLISHED = {
@@ -51,12 +53,13 @@ Size of this run: {judged} clean and {judged} triggered inputs of each victim; s
 
 
 def write_results(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> None:
-    """Write the JSON file and the page."""
+    """Write the JSON file, the page, and a table into README."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     content = {"command": "make results-papers", **facts, "rows": list(rows)}
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     (RESULTS / "papers.json").write_text(text, encoding="utf-8")
     (RESULTS / "papers.md").write_text(page(rows, facts), encoding="utf-8")
+    write_table(RESULTS.parents[1] / "README.md", "papers-table", summary(rows))
 
 
 def page(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> str:
@@ -73,6 +76,18 @@ def page(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> str:
     parts.append(f"## Victims\n\n{_victims(rows)}")
     parts.append(f"## Shadow models of MBDS\n\n{_extractors(facts['extractor_figures'])}")
     return "\n".join(parts)
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table of README: F2 by data set and attack, of the methods that judge inputs."""
+    shown = {"meta_shield, 16 clean": "**MetaShield**", "strip": "STRIP", "mbds": "MBDS"}
+    lines = [f"| F2 | {' | '.join(shown.values())} | MBDS as published |", "|---|---|---|---|---|"]
+    for data, attack in _columns(rows):
+        cells = [_mean_cell(rows, method, data, attack) for method in shown]
+        published = PUBLISHED.get((data, attack))
+        cells.append(_cell(*published) if published else "–")
+        lines.append(f"| {data} {attack} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _obeyed(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -124,18 +139,16 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
         cells = [_cell(*PUBLISHED[c]) if c in PUBLISHED else "–" for c in columns]
         lines.append("| MBDS as published | " + " | ".join(cells) + " |")
     for method in dict.fromkeys(r["method"] for r in rows):
-        cells = []
-        for data, attack in columns:
-            own = [
-                r for r in rows if (r["data"], r["attack"], r["method"]) == (data, attack, method)
-            ]
-            if not own:
-                cells.append("–")
-                continue
-            means = [float(np.mean([r[key] for r in own])) for key in ("far", "frr", "f2")]
-            cells.append(_cell(*means))
+        cells = [_mean_cell(rows, method, *column) for column in columns]
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _mean_cell(rows: Sequence[Mapping[str, Any]], method: str, data: str, attack: str) -> str:
+    own = [r for r in rows if (r["data"], r["attack"], r["method"]) == (data, attack, method)]
+    if not own:
+        return "–"
+    return _cell(*(float(np.mean([r[key] for r in own])) for key in ("far", "frr", "f2")))
 
 
 def _cell(far: float, frr: float, f2: float) -> str:
