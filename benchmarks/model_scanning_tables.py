@@ -148,11 +148,12 @@ def repairs_of(store: Path, task: str) -> list[dict[str, Any]]:
 def write_results(store: Path) -> None:
     """Write `docs/results/models.json` and `.md`, and a table into README."""
     tasks = [task for task in zoo.ZOOS if (store / task / "victim").is_dir()]
+    detection = [row for task in tasks for row in rows_of(store, task)]
     record = {
         "command": COMMAND,
         "false_alarms": FALSE_ALARMS,
         "victims": [_victims(store, task) for task in tasks],
-        "detection": [row for task in tasks for row in rows_of(store, task)],
+        "detection": detection,
         "repair": [row for task in tasks for row in repairs_of(store, task)],
         "missing": _missing(store),
     }
@@ -160,7 +161,7 @@ def write_results(store: Path) -> None:
     text = json.dumps(record, indent=1)
     (RESULTS / "models.json").write_text(text + "\n", encoding="utf-8")
     (RESULTS / "models.md").write_text(_markdown(record), encoding="utf-8")
-    write_table(zoo.ROOT / "README.md", "models-table", auroc_table(record["detection"]))
+    write_table(zoo.ROOT / "README.md", "models-table", auroc_table(detection))
 
 
 def auroc_table(rows: Sequence[Mapping[str, Any]]) -> str:

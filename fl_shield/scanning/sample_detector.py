@@ -8,25 +8,20 @@ cores can play, it carries over to unseen data sets better than the networks do.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_arrays
-from safetensors.numpy import save as save_arrays
 from scipy.spatial.distance import cdist
 
 from fl_shield.detector.features import FeatureSpec, features_of
-from fl_shield.errors import ConfigurationError, StateError, expected
+from fl_shield.errors import ConfigurationError, expected
+from fl_shield.scanning.detector_files import Arrays, DetectorFiles
 
-FORMAT, VERSION = "fl_shield.sample_detector", 2
-WEIGHTS, CARD = "detector.safetensors", "detector.json"
+CARD = "detector.json"
+FILES = DetectorFiles("samples", "fl_shield.sample_detector", 2, "detector.safetensors", CARD)
 
 CHANNELS = 2
 """Channels of the features that are read: relative and absolute; all columns are always there or
@@ -133,26 +128,12 @@ def judged_features(
 
 def save_sample_detector(folder: str | Path, detector: SampleDetector) -> Path:
     """Write a detector and its card and return the folder."""
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
     arrays = {
         "weights": detector.weights, "bias": np.array([detector.bias]),
         "support": detector.support, "pull": detector.pull,
         "reach": np.array([detector.reach]), "spread": np.array([detector.spread]),
     }  # fmt: skip
-    content = save_arrays(arrays, {"format": FORMAT, "version": str(VERSION)})
-    card = {
-        **detector.card,
-        "format": FORMAT,
-        "version": VERSION,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "columns": list(detector.spec.names),
-        "units": list(detector.spec.units),
-    }
-    (target / WEIGHTS).write_bytes(content)
-    text = json.dumps(card, indent=1, allow_nan=False) + "\n"
-    (target / CARD).write_text(text, encoding="utf-8")
-    return target
+    return FILES.write(folder, arrays, detector.spec, detector.card)
 
 
 def load_sample_detector(folder: str | Path) -> SampleDetector:
@@ -162,39 +143,11 @@ def load_sample_detector(folder: str | Path) -> SampleDetector:
         ConfigurationError: if the folder holds none.
         StateError: if a file is damaged, of another version, or not the card's.
     """
-    source = Path(folder)
-    if not (source / CARD).is_file():
-        raise ConfigurationError(
-            expected("detector", f"a folder with {CARD} and {WEIGHTS}", str(source))
-        )
-    try:
-        card: Any = json.loads((source / CARD).read_bytes())
-        content = (source / WEIGHTS).read_bytes()
-        _check(card, content, source)
-        arrays = load_arrays(content)
-        spec = FeatureSpec(tuple(map(str, card["columns"])), tuple(map(float, card["units"])))
-        weights, support, pull = (
-            np.asarray(arrays[name], dtype=np.float64) for name in ("weights", "support", "pull")
-        )
-        bias, reach, spread = (float(arrays[name][0]) for name in ("bias", "reach", "spread"))
-        return SampleDetector(spec, weights, bias, support, pull, reach, spread, card)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
-        if isinstance(error, StateError):
-            raise
-        raise StateError(
-            f"The detector in {source} is damaged ({error!r}). Copy it anew."
-        ) from error
+    return FILES.read(folder, _built)
 
 
-def _check(card: Mapping[str, Any], content: bytes, source: Path) -> None:
-    if card.get("format") != FORMAT:
-        raise StateError(f"{source / CARD} is no detector of samples.")
-    if card.get("version") != VERSION:
-        raise StateError(
-            f"{source / CARD} has version {card.get('version')}; this fl_shield reads {VERSION}."
-        )
-    if hashlib.sha256(content).hexdigest() != card["sha256"]:
-        raise StateError(
-            f"{source / WEIGHTS} does not belong to {CARD}: its SHA-256 is not that of the card. "
-            "Copy both files of a detector together."
-        )
+def _built(arrays: Arrays, spec: FeatureSpec, card: dict[str, Any]) -> SampleDetector:
+    bias, reach, spread = (float(arrays[name][0]) for name in ("bias", "reach", "spread"))
+    return SampleDetector(
+        spec, arrays["weights"], bias, arrays["support"], arrays["pull"], reach, spread, card
+    )

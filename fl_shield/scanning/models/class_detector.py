@@ -9,24 +9,21 @@ units. A model is as suspicious as its most suspicious class.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_arrays
-from safetensors.numpy import save as save_arrays
 
 from fl_shield.detector.features import FeatureSpec, features_of
-from fl_shield.errors import ConfigurationError, StateError, expected
+from fl_shield.errors import ConfigurationError, expected
+from fl_shield.scanning.detector_files import DetectorFiles
 
-FORMAT, VERSION = "fl_shield.class_detector", 1
-WEIGHTS, CARD = "classes.safetensors", "classes.json"
+FILES = DetectorFiles(
+    "target classes", "fl_shield.class_detector", 1, "classes.safetensors", "classes.json"
+)
 
 CHANNELS = 3
 """Channels of the features: relative, absolute, value."""
@@ -85,23 +82,8 @@ def class_features(
 
 def save_class_detector(folder: str | Path, detector: ClassDetector) -> Path:
     """Write a detector and its card and return the folder."""
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
     arrays = {"weights": detector.weights, "bias": np.array([detector.bias])}
-    # One entry: several come in any order, and the same weights would have other digests.
-    content = save_arrays(arrays, {"format": FORMAT})
-    card = {
-        **detector.card,
-        "format": FORMAT,
-        "version": VERSION,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "columns": list(detector.spec.names),
-        "units": list(detector.spec.units),
-    }
-    (target / WEIGHTS).write_bytes(content)
-    text = json.dumps(card, indent=1, allow_nan=False) + "\n"
-    (target / CARD).write_text(text, encoding="utf-8")
-    return target
+    return FILES.write(folder, arrays, detector.spec, detector.card)
 
 
 def load_class_detector(folder: str | Path) -> ClassDetector:
@@ -111,36 +93,9 @@ def load_class_detector(folder: str | Path) -> ClassDetector:
         ConfigurationError: if the folder holds none.
         StateError: if a file is damaged, of another version, or not the card's.
     """
-    source = Path(folder)
-    if not (source / CARD).is_file():
-        raise ConfigurationError(
-            expected("weights", f"a folder with {CARD} and {WEIGHTS}", str(source))
-        )
-    try:
-        card: Any = json.loads((source / CARD).read_bytes())
-        content = (source / WEIGHTS).read_bytes()
-        _check(card, content, source)
-        arrays = load_arrays(content)
-        spec = FeatureSpec(tuple(map(str, card["columns"])), tuple(map(float, card["units"])))
-        weights = np.asarray(arrays["weights"], dtype=np.float64)
-        return ClassDetector(spec, weights, float(arrays["bias"][0]), card)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
-        if isinstance(error, StateError):
-            raise
-        raise StateError(
-            f"The detector in {source} is damaged ({error!r}). Copy it anew."
-        ) from error
-
-
-def _check(card: Mapping[str, Any], content: bytes, source: Path) -> None:
-    if card.get("format") != FORMAT:
-        raise StateError(f"{source / CARD} is no detector of target classes.")
-    if card.get("version") != VERSION:
-        raise StateError(
-            f"{source / CARD} has version {card.get('version')}; this fl_shield reads {VERSION}."
-        )
-    if hashlib.sha256(content).hexdigest() != card["sha256"]:
-        raise StateError(
-            f"{source / WEIGHTS} does not belong to {CARD}: its SHA-256 is not that of the card. "
-            "Copy both files of a detector together."
-        )
+    return FILES.read(
+        folder,
+        lambda arrays, spec, card: ClassDetector(
+            spec, arrays["weights"], float(arrays["bias"][0]), card
+        ),
+    )

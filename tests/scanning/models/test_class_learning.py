@@ -11,8 +11,7 @@ import pytest
 from fl_shield.detector.features import FeatureSpec
 from fl_shield.errors import ConfigurationError, StateError
 from fl_shield.scanning.models.class_detector import (
-    CARD,
-    WEIGHTS,
+    FILES,
     ClassDetector,
     class_features,
     load_class_detector,
@@ -89,14 +88,14 @@ def test_files_come_back_and_damage_is_named(tmp_path: Path) -> None:
     assert again.spec == detector.spec
     assert again.weights.tolist() == [1.0, 2.0, 3.0]
     assert again.bias == 0.5
-    with pytest.raises(ConfigurationError, match=f"a folder with {CARD}"):
+    with pytest.raises(ConfigurationError, match=f"a folder with {FILES.card}"):
         load_class_detector(tmp_path)
-    content = (folder / WEIGHTS).read_bytes()
-    (folder / WEIGHTS).write_bytes(content[:-1] + b"x")
+    content = (folder / FILES.weights).read_bytes()
+    (folder / FILES.weights).write_bytes(content[:-1] + b"x")
     with pytest.raises(StateError, match="SHA-256"):
         load_class_detector(folder)
-    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    (folder / CARD).write_text(json.dumps(card | {"version": 9}), encoding="utf-8")
+    card = json.loads((folder / FILES.card).read_text(encoding="utf-8"))
+    (folder / FILES.card).write_text(json.dumps(card | {"version": 9}), encoding="utf-8")
     with pytest.raises(StateError, match="has version 9"):
         load_class_detector(folder)
     with pytest.raises(ConfigurationError, match=r"of shape \(3,\)"):

@@ -14,7 +14,7 @@ from fl_shield.errors import ConfigurationError, ModelError
 from fl_shield.models.digits_cnn import DigitsCnn
 from fl_shield.probes.probe_set import ProbeSet
 from fl_shield.scanning.models.class_descriptors import ClassSearch
-from fl_shield.scanning.models.class_detector import CARD, load_class_detector
+from fl_shield.scanning.models.class_detector import FILES, load_class_detector
 from fl_shield.scanning.models.meta_shield import SHIPPED, MetaShieldModels
 from fl_shield.scanning.models.neural_cleanse import TriggerSearch
 from fl_shield.scanning.protocol import Held, ModelScanner
@@ -25,7 +25,7 @@ QUICK = ClassSearch(steps=3, patch=TriggerSearch(steps=5, samples=8))
 
 def test_the_card_says_what_it_has_seen() -> None:
     card = load_class_detector(SHIPPED).card
-    assert card == json.loads((SHIPPED / CARD).read_text(encoding="utf-8"))
+    assert card == json.loads((SHIPPED / FILES.card).read_text(encoding="utf-8"))
     assert {"shadow_models", "unseen_data_sets", "command"} <= set(card)
     assert not {"mnist", "cifar10", "glyphs", "grey_glyphs"} & set(card["shadow_models"])
     assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < 10_000
