@@ -12,7 +12,8 @@ cell whether the shield
   accuracy.
 
 `--report-only` writes all this from what is there. Runs whose folders are gone keep their rows, and
-are not run again while their settings are the same; the plots of rounds and scores show the others.
+are not run again while their settings are the same; plots of rounds and scores are written only
+where no folder is missing.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ UNSEEN = [
     '{meta_shield:["defence.detector={detectors}/without-cifar10"]}',
 ]
 """A data set is new to the detector that judges on it."""
+
+OF_ROWS = ("heat_map", "cost_against_quality")
+"""Plots that need no run folders."""
 
 ASR_MARGIN, ACCURACY_MARGIN, RIVAL_MARGIN = 0.02, 0.01, 0.01
 CELL = ("data", "attack", "trigger", "attackers", "seed")
@@ -229,8 +233,11 @@ def main() -> None:
     )
     write_table(ROOT / "README.md", "headline-table", f"{against_all}\n\n{everywhere}")
     (RESULTS / "headline.md").write_text(page, encoding="utf-8")
+    runs = report.parent
+    is_whole = all((runs / row["run"]).is_dir() for row in rows)
     for plot in sorted((report / "plots").glob("*.png")):
-        shutil.copyfile(plot, RESULTS / f"headline.{plot.name}")
+        if is_whole or plot.name.startswith(OF_ROWS):
+            shutil.copyfile(plot, RESULTS / f"headline.{plot.name}")
     print(summary(rows))
 
 

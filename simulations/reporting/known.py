@@ -38,11 +38,13 @@ def read_known(file: str | Path) -> list[Row]:
 
 
 def beside_known(rows: Sequence[Row], known: Sequence[Row]) -> list[Row]:
-    """Return new rows, and the known ones of other runs.
+    """Return new rows, and the known ones of runs that are not finished among them.
 
     What a row lacks of the run without attack and defence it takes from a known one: the clean run
     itself may lie elsewhere.
     """
+    finished = {row.run for row in known if row.finished}
+    rows = [row for row in rows if row.finished or row.run not in finished]
     played = {row.run for row in rows}
     kept = [row for row in known if row.run not in played]
     rates = {_attacked_cell(row): row.clean_asr for row in kept if row.clean_asr is not None}

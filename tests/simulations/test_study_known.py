@@ -87,6 +87,9 @@ def test_new_rows_replace_known_ones_and_take_the_clean_run_from_them() -> None:
     assert (found["other"].clean_asr, found["other"].clean_ma) == (None, None), "of another seed"
     assert found[ROW.run] == ROW
     assert beside_known([again], [ROW]) == [again]
+    begun = replace(again, finished=False, rounds=3)
+    assert beside_known([begun], [ROW]) == [ROW], "it was played to its end elsewhere"
+    assert beside_known([begun], [replace(ROW, finished=False)]) == [begun]
 
 
 def test_a_setup_is_that_of_the_run_and_of_no_machine(tmp_path: Path) -> None:
