@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from fl_shield.simulations.reporting.known import attacked_cell
 from fl_shield.simulations.reporting.rows import Row
 from fl_shield.simulations.reporting.setup import setup_of
 from fl_shield.simulations.settings import Settings
-from fl_shield.simulations.study_cells import NO_DEFENCE, Cell
+from fl_shield.simulations.study_cells import NO_DEFENCE
 from fl_shield.simulations.study_job import Job
 
 
@@ -31,13 +32,11 @@ def left_to_play(
         if (row := rows.get(job.folder.name)) is None
         or row.setup != setup_of(settings_of(job).config)
     }
-    shown = {
-        (row.data, row.attack, row.trigger, row.attackers, row.seed)
-        for row in rows.values()
-        if row.clean_asr is not None
-    }
+    shown = {attacked_cell(row) for row in rows.values() if row.clean_asr is not None}
     unshown = {
-        (cell.data, cell.seed) for cell in left if cell.attackers and _attacked(cell) not in shown
+        (cell.data, cell.seed)
+        for cell in left
+        if cell.attackers and attacked_cell(cell) not in shown
     }
     return [
         job
@@ -49,7 +48,3 @@ def left_to_play(
             and (job.cell.data, job.cell.seed) in unshown
         )
     ]
-
-
-def _attacked(cell: Cell) -> tuple[object, ...]:
-    return (cell.data, cell.attack, cell.trigger, cell.attackers, cell.seed)

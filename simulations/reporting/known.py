@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fl_shield.errors import DataError
 from fl_shield.simulations.reporting.rows import Row
+from fl_shield.simulations.study_cells import Cell
 
 KINDS = {field.name: str(field.type) for field in fields(Row)}
 """Columns of a row, and what they hold."""
@@ -47,13 +48,13 @@ def beside_known(rows: Sequence[Row], known: Sequence[Row]) -> list[Row]:
     rows = [row for row in rows if row.finished or row.run not in finished]
     played = {row.run for row in rows}
     kept = [row for row in known if row.run not in played]
-    rates = {_attacked_cell(row): row.clean_asr for row in kept if row.clean_asr is not None}
+    rates = {attacked_cell(row): row.clean_asr for row in kept if row.clean_asr is not None}
     accuracies = {(row.data, row.seed): row.clean_ma for row in kept if row.clean_ma is not None}
     return [
         *(
             replace(
                 row,
-                clean_asr=_first(row.clean_asr, rates.get(_attacked_cell(row))),
+                clean_asr=_first(row.clean_asr, rates.get(attacked_cell(row))),
                 clean_ma=_first(row.clean_ma, accuracies.get((row.data, row.seed))),
             )
             for row in rows
@@ -62,9 +63,9 @@ def beside_known(rows: Sequence[Row], known: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _attacked_cell(row: Row) -> tuple[object, ...]:
-    """Return what decides how a clean model answers the attack of a row."""
-    return (row.data, row.attack, row.trigger, row.attackers, row.seed)
+def attacked_cell(of: Row | Cell) -> tuple[object, ...]:
+    """Return what decides how a clean model answers the attack of a row, or of a cell to play."""
+    return (of.data, of.attack, of.trigger, of.attackers, of.seed)
 
 
 def _first(own: float | None, other: float | None) -> float | None:
