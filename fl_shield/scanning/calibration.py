@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fl_shield.conformal import conformal_quantile, fewest_scores
 from fl_shield.errors import ConfigurationError, expected
@@ -44,3 +44,19 @@ def conformal_threshold(
             f"false_alarms to {1.0 / (len(values) + 1):.3g}."
         )
     return quantile
+
+
+def with_room(limit: float, triggered: NDArray[np.float64], rate: float) -> float:
+    """Return a threshold halfway to what triggered ones score above but for a share of them.
+
+    Data sets differ: where there is room above the clean ones, it is shared. Where there is none,
+    the threshold stays as it is.
+
+    Args:
+        limit: Threshold that clean ones keep to.
+        triggered: Scores of triggered ones, any number of them.
+        rate: The share that may lie below.
+    """
+    if not len(triggered):
+        return limit
+    return max(limit, (limit + float(np.quantile(triggered, rate))) / 2.0)

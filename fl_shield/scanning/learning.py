@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fl_shield.detector.features import fit_features
 from fl_shield.errors import ConfigurationError, expected
-from fl_shield.scanning.calibration import conformal_threshold
+from fl_shield.scanning.calibration import conformal_threshold, with_room
 from fl_shield.scanning.meta_shield import LIMITS
 from fl_shield.scanning.sample_detector import SampleDetector, judged_features, radial
 from fl_shield.shadow.table import EpisodeTable
@@ -134,9 +134,8 @@ def limits_of(judged: Mapping[str, Judged]) -> dict[str, float]:
     limits = {}
     for rate in RATES:
         if (len(clean) + 1) * MARGIN * rate >= 1.0:
-            low = conformal_threshold(clean, MARGIN * rate)
-            high = float(np.quantile(triggered, rate)) if len(triggered) else low
-            limits[f"{rate:g}"] = max(low, (low + high) / 2.0)
+            limit = conformal_threshold(clean, MARGIN * rate)
+            limits[f"{rate:g}"] = with_room(limit, triggered, rate)
     return limits
 
 

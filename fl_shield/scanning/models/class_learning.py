@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fl_shield.detector.features import fit_features
 from fl_shield.errors import ConfigurationError, expected
-from fl_shield.scanning.calibration import conformal_threshold
+from fl_shield.scanning.calibration import conformal_threshold, with_room
 from fl_shield.scanning.models.class_detector import ClassDetector, class_features
 
 FIT = 0.1
@@ -101,7 +101,6 @@ def with_threshold(
     """
     scores = np.array([score for found, _ in unseen.values() for score in found])
     truth = np.array([flag for _, flags in unseen.values() for flag in flags])
-    clean, bad = scores[~truth], scores[truth]
-    low = conformal_threshold(clean, FALSE_ALARMS, "shadow models")
-    limit = max(low, (low + float(np.quantile(bad, FALSE_ALARMS))) / 2.0)
+    low = conformal_threshold(scores[~truth], FALSE_ALARMS, "shadow models")
+    limit = with_room(low, scores[truth], FALSE_ALARMS)
     return replace(detector, bias=detector.bias - limit)
