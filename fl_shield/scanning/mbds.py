@@ -3,7 +3,8 @@
 Wu et al., *Defending Against Backdoor Attacks on Deep Neural Networks by Meta Backdoor Analysis*.
 The defender contaminates its own samples many times (Algorithm 1), trains a shadow model on each
 set, reads the feature maps of the samples there, and learns to tell triggered from clean ones. Of a
-deployed model it reads the same maps.
+deployed model it reads the same maps, or, where that is a black box (section III-D), of its own
+shadow models the maps of the input.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fl_shield.data.task import Split
 from fl_shield.errors import ConfigurationError, ModelError, expected, raise_all, unknown
@@ -36,6 +37,7 @@ from fl_shield.scanning.protocol import (
 )
 
 Order = Literal["as_is", "aligned"]
+Source = Literal["deployed", "shadow"]
 
 EVEN_ODDS = 0.0
 """Log-odds of the paper's verdict, which knows no rate of false alarms."""
@@ -68,6 +70,9 @@ class Mbds:
             samples on the same model, then channels sorted by how far they are off. Shadow models
             start from different weights, so that a channel of one is no channel of another, nor as
             loud.
+        reads: What an input is run through: the `"deployed"` model, or the `"shadow"` models, over
+            which log-odds are averaged. The paper's defender has black-box access only (III-D), and
+            then an input is not seen by the model whose backdoor it carries.
         epochs: Passes over the features in training the meta-classifier, at most.
         false_alarms: Share of clean samples that may be suspected; None for the paper's verdict at
             even odds.
@@ -88,6 +93,7 @@ class Mbds:
         share: float = 0.2,
         features: Features = "feature_maps",
         order: Order = "as_is",
+        reads: Source = "deployed",
         epochs: int = 20,
         false_alarms: float | None = 0.05,
         store: str | Path | None = None,
@@ -102,18 +108,20 @@ class Mbds:
             problems.append(unknown("scanner.features", features, get_args(Features)))
         if order not in get_args(Order):
             problems.append(unknown("scanner.order", order, get_args(Order)))
+        if reads not in get_args(Source):
+            problems.append(unknown("scanner.reads", reads, get_args(Source)))
         raise_all(problems)
         self.extractors, self.share, self.epochs = extractors, share, epochs
         self.features: Features = features
         self.order: Order = order
+        self.reads: Source = reads
         self.false_alarms = false_alarms
         self.store = None if store is None else Path(store)
         self.figures = ShadowFigures((), ())
         self._shadow: list[_Shadow] = []
-        self._clean: Tensor | None = None
         self._network: MetaClassifier | None = None
         self._held: Held | None = None
-        self._reader: FeatureMapReader | None = None
+        self._readers: list[tuple[FeatureMapReader, Tensor]] = []
         self._threshold: float | None = None
 
     def fit(self, held: Held) -> Self:
@@ -149,29 +157,39 @@ class Mbds:
             raise not_fitted(self.name)
         return copy.copy(self)._deploy(held)
 
-    def again(self, *, order: Order | None = None, extractors: int | None = None) -> Mbds:
+    def again(
+        self,
+        *,
+        order: Order | None = None,
+        reads: Source | None = None,
+        extractors: int | None = None,
+    ) -> Mbds:
         """Return a copy that learned from the same shadow models, without training them again.
 
         Args:
             order: Another order of the channels.
+            reads: Other models to run inputs through.
             extractors: Only the first so many shadow models (Fig. 5 of the paper).
         """
         if not self._shadow or self._held is None:
             raise not_fitted(self.name)
         other = copy.copy(self)
         other.order = self.order if order is None else order
+        other.reads = self.reads if reads is None else reads
         other.extractors = self.extractors if extractors is None else extractors
         return other._learn(self._held)
 
     def score(self, judged: Samples) -> Scores:
         """Return the log-odds that each input is triggered."""
-        if self._network is None or self._reader is None or self._held is None:
+        if self._network is None or not self._readers or self._held is None:
             raise not_fitted(self.name)
         check_form(self._held, judged, self.name)
-        _, maps = self._reader.read(judged.inputs, self.features)
-        with torch.no_grad():
-            odds = self._network(self._arranged(maps, self._clean))
-        return np.asarray(odds.double().numpy(), dtype=np.float64)
+        odds = []
+        for reader, clean in self._readers:
+            _, maps = reader.read(judged.inputs, self.features)
+            with torch.no_grad():
+                odds.append(self._network(self._arranged(maps, clean)).double())
+        return np.asarray(torch.stack(odds).mean(dim=0).numpy(), dtype=np.float64)
 
     @property
     def threshold(self) -> float:
@@ -196,19 +214,29 @@ class Mbds:
     def _deploy(self, held: Held) -> Self:
         inputs = require_inputs(held, self.name)
         self._held = held
-        self._reader = FeatureMapReader(require_model(held, self.name), inputs)
         self._threshold = EVEN_ODDS
-        self._clean = _moments(self._reader.read(inputs, self.features)[1])
+        self._readers = self._sources(held, inputs)
         try:
             own = self.score(Samples(inputs))
         except RuntimeError as error:
+            shape = self._readers[0][0].shape
             raise ModelError(
-                f"The deployed model has feature maps of shape {self._reader.shape}, which are not "
+                f"The deployed model has feature maps of shape {shape}, which are not "
                 "those of the shadow models. Give the architecture of the deployed model."
             ) from error
         if self.false_alarms is not None:
             self._threshold = conformal_threshold(own, self.false_alarms)
         return self
+
+    def _sources(self, held: Held, inputs: Tensor) -> list[tuple[FeatureMapReader, Tensor]]:
+        """Return the readers of the models that inputs are run through, with clean moments."""
+        if self.reads == "shadow":
+            return [
+                (FeatureMapReader(one.model, inputs), one.clean)
+                for one in self._shadow[: self.extractors]
+            ]
+        reader = FeatureMapReader(require_model(held, self.name), inputs)
+        return [(reader, _moments(reader.read(inputs, self.features)[1]))]
 
     def _shadow_features(self, held: Held, split: Split) -> list[_Shadow]:
         kept, benign, success = [], [], []
@@ -225,8 +253,11 @@ class Mbds:
             generator = torch.Generator().manual_seed(index)
             chosen = self._thinned(keep, found.poisoned, generator)
             kept.append(
-                _Shadow(maps[chosen], found.poisoned[chosen], _moments(maps[~found.poisoned]))
-            )
+                _Shadow(
+                    one.model, maps[chosen], found.poisoned[chosen],
+                    _moments(maps[~found.poisoned]),
+                )
+            )  # fmt: skip
             benign.append(one.benign_accuracy)
             success.append(one.attack_success)
         self.figures = ShadowFigures(tuple(benign), tuple(success))
@@ -242,8 +273,8 @@ class Mbds:
             chosen.append(members[order[:count]])
         return torch.cat(chosen)
 
-    def _arranged(self, maps: Tensor, clean: Tensor | None) -> Tensor:
-        if self.order != "aligned" or clean is None:
+    def _arranged(self, maps: Tensor, clean: Tensor) -> Tensor:
+        if self.order != "aligned":
             return maps
         relative = (maps - clean[0]) / clean[1]
         squashed: Tensor = relative.sign() * relative.abs().log1p()  # some clean pixels never vary
@@ -253,8 +284,9 @@ class Mbds:
 
 @dataclass(frozen=True)
 class _Shadow:
-    """Kept features of one shadow model, which are triggered, and the moments of clean ones."""
+    """One shadow model: its kept features, which are triggered, and the moments of clean ones."""
 
+    model: nn.Module
     maps: Tensor
     triggered: Tensor
     clean: Tensor

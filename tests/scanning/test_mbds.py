@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -155,6 +156,21 @@ def test_fewer_extractors_and_another_order_need_no_new_shadow_models() -> None:
     assert whole.order == "as_is"
 
 
+def test_a_black_box_is_judged_by_the_mean_over_the_shadow_models() -> None:
+    samples = Samples(halves(4, seed=1)[0])
+    white = Mbds(extractors=2, share=1.0, epochs=2).fit(held())
+    black = white.again(reads="shadow")
+    # What each shadow model makes of the inputs, had it been the deployed model.
+    split = Split(*halves(40))
+    each = [
+        white.for_model(held(model=mbds_shadows.shadow_model(held(), split, n).model))
+        for n in range(2)
+    ]
+    expected = np.mean([one.score(samples) for one in each], axis=0)
+    assert black.score(samples) == pytest.approx(expected, abs=1e-5)
+    assert black.for_model(held(model=TinyCnn(SPEC))).score(samples) == pytest.approx(expected)
+
+
 def test_shadow_models_that_are_kept_are_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +227,8 @@ def test_bad_input_is_one_sentence() -> None:
         Mbds(extractors=0)
     with pytest.raises(ConfigurationError, match="Unknown scanner.order 'sort'"):
         Mbds(order="sort")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="Unknown scanner.reads 'both'"):
+        Mbds(reads="both")  # type: ignore[arg-type]
 
     class Wider(TinyCnn):
         def __init__(self) -> None:
