@@ -83,19 +83,24 @@ backdoor looks like, because most of theirs work."""
 EVALUATION = Part("evaluation", {name: 100 + 100 * i for i, name in enumerate(JUDGED)}, 12)
 """What detectors are judged on."""
 
+HELD = 16
+"""Clean samples of the server, where nothing else is said."""
+
+KEEP = "keep_weights=true"
+"""Setting of federations that are described more than once."""
+
 
 def play_all(store: Path, data_root: Path, workers: int) -> None:
     """Play and describe all federations; what is there is kept."""
     for part in TRAINING:
-        _play(part, store / "training", data_root, workers)
-    _play(EVALUATION, store / "evaluation", data_root, workers, "keep_weights=true")
+        play(part, store / "training", data_root, workers)
+    play(EVALUATION, store / "evaluation", data_root, workers, KEEP)
 
 
-def describe_again(store: Path, data_root: Path, workers: int, samples: int, runs: int) -> None:
-    """Describe the first federations of each evaluation with another number of clean samples."""
-    few = replace(EVALUATION, runs=runs)
-    again = ("keep_weights=true", f"clean_samples={samples}")
-    _play(few, store / "evaluation", data_root, workers, *again)
+def describe_again(part: Part, store: Path, data_root: Path, workers: int, samples: int) -> None:
+    """Describe federations of the evaluation with another number of clean samples."""
+    again = (KEEP, f"clean_samples={samples}")
+    play(part, store / "evaluation", data_root, workers, *again)
 
 
 def training_tables(store: Path) -> list[EpisodeTable]:
@@ -106,14 +111,14 @@ def training_tables(store: Path) -> list[EpisodeTable]:
 
 
 def evaluation_tables(
-    store: Path, part: Part, clean_samples: int = 16
+    store: Path, part: Part, clean_samples: int = HELD
 ) -> dict[str, list[EpisodeTable]]:
     """Return the rounds of an evaluation by data set."""
     tables = [t for t in tables_of(store / "evaluation", clean_samples) if part.has(t)]
     return {name: [t for t in tables if t.domain == name] for name in part.first}
 
 
-def tables_of(folder: Path, clean_samples: int = 16) -> list[EpisodeTable]:
+def tables_of(folder: Path, clean_samples: int = HELD) -> list[EpisodeTable]:
     """Return all rounds of a store."""
     files = sorted(tables_folder(folder, clean_samples).glob("*.safetensors"))
     return [table for file in files for table in read_tables(file)]
@@ -124,7 +129,16 @@ def times(table: EpisodeTable) -> int:
     return max((part.often for part in TRAINING if part.has(table)), default=1)
 
 
-def _play(part: Part, folder: Path, data_root: Path, workers: int, *settings: str) -> None:
+def play(part: Part, folder: Path, data_root: Path, workers: int, *settings: str) -> None:
+    """Play and describe federations; what is there is kept.
+
+    Args:
+        part: Which.
+        folder: Store.
+        data_root: Folder of the data sets.
+        workers: Federations at a time.
+        settings: Of `fl-shield shadow`, besides the part's.
+    """
     for first in sorted(set(part.first.values())):
         names = ",".join(name for name in sorted(part.first) if part.first[name] == first)
         command = [sys.executable, "-m", "fl_shield.simulations.cli", "shadow", f"store={folder}"]

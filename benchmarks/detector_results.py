@@ -25,6 +25,7 @@ from rich.progress import track
 
 from benchmarks import detector_data as data
 from benchmarks.detection_figures import by_harm, evaluation, figures
+from benchmarks.detector_samples import SIBLINGS, sample_rows
 from benchmarks.detector_study import (
     FALSE_ALARMS,
     SETTINGS,
@@ -38,19 +39,12 @@ from benchmarks.detector_study import (
     scored,
     unseen,
 )
-from benchmarks.detector_tables import COMMAND, FIGURES, write_results
+from benchmarks.detector_tables import COMMAND, FIGURES, row, training_facts, write_results
 from fl_shield.detector import SHIPPED
 from fl_shield.detector.store import save_detector
 from fl_shield.meta import ALGORITHMS, MetaTraining
 from fl_shield.shadow.table import EpisodeTable
 from fl_shield.simulations.meta_train import facts_of_training
-
-SIBLINGS = data.ROOT / "benchmarks" / "detectors"
-"""Where detectors that leave out a data set each go."""
-
-CLEAN_SAMPLES = (4, 8, 16, 32, 64)
-CLEAN_SAMPLE_RUNS = 3
-"""Federations of each data set in the table of clean samples."""
 
 WITHOUT: dict[str, Columns] = {
     "all descriptors": lambda name: True,
@@ -72,11 +66,6 @@ EVERY_VIEW = "every scale and candidate trigger as well"
 
 Judged = dict[str, list[EpisodeTable]]
 """Rounds of the evaluation by data set."""
-
-
-def row(table: str, held_out: str, statistic: str, **values: Any) -> dict[str, Any]:
-    """Return one row of the results."""
-    return {"table": table, "held_out": held_out, "statistic": statistic, **values}
 
 
 def unseen_data_sets(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[Any]:
@@ -189,15 +178,7 @@ def algorithms(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[
 
 def clean_samples(study: Study, judged: Judged, options: argparse.Namespace) -> Iterator[Any]:
     """Quality against the number of clean samples that the server holds."""
-    few = replace(data.EVALUATION, runs=CLEAN_SAMPLE_RUNS)
-    for samples in CLEAN_SAMPLES:
-        if samples != 16:
-            data.describe_again(
-                options.store, options.data, options.workers, samples, CLEAN_SAMPLE_RUNS
-            )
-        for name, tables in data.evaluation_tables(options.store, few, samples).items():
-            found = figures(tables, scored(study.without(name), tables))
-            yield row("clean samples", name, "fl_shield", clean_samples=samples, **found)
+    return sample_rows(options, study.without)
 
 
 WEAKEST = 6
@@ -283,7 +264,7 @@ def main() -> None:
     found = [r for part in rows.values() for r in part or ()]
     if options.ship:
         ship(study, found)
-    write_results(found, study.training, asdict(SETTINGS), missing)
+    write_results(found, training_facts(study.training, asdict(SETTINGS)), missing)
 
 
 def _measured(file: Path) -> Any:

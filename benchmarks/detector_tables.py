@@ -18,6 +18,9 @@ from fl_shield.shadow.table import EpisodeTable
 RESULTS = ROOT / "docs" / "results"
 COMMAND = "make results-detector"
 
+SAMPLES = "clean samples"
+"""The table of the number of clean samples."""
+
 FLOORS = {
     "auroc": (0.985, 0.97, 0.95, 0.90, 0.97),
     "tpr_at_1fpr_5_rounds": (0.95, 0.92, 0.90, 0.80, 0.92),
@@ -39,21 +42,20 @@ Row = Mapping[str, Any]
 
 
 def write_results(
-    rows: Sequence[Row],
-    training: Sequence[EpisodeTable],
-    settings: Mapping[str, Any],
-    missing: Sequence[str] = (),
+    rows: Sequence[Row], training: Mapping[str, Any], missing: Sequence[str] = ()
 ) -> None:
-    """Write `docs/results/detector.json` and `.md`, and two tables into README."""
+    """Write `docs/results/detector.json` and `.md`, and two tables into README.
+
+    Args:
+        rows: What was measured.
+        training: What the detectors were learned from, as `training_facts` says it.
+        missing: Parts that are still to be measured.
+    """
     RESULTS.mkdir(parents=True, exist_ok=True)
     record = {
         "command": COMMAND,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "training": {
-            "settings": dict(settings),
-            "rounds": len(training),
-            "federations": len({table.run for table in training}),
-        },
+        "training": dict(training),
         "targets": {"held_out": JUDGED, **FLOORS},
         "still_to_measure": list(missing),
         "rows": [_rounded(row) for row in rows],
@@ -81,7 +83,7 @@ def write_results(
         by_label(rows, "trained on", "trained_on"),
         "## Without a group of descriptors: AUROC", by_label(rows, "descriptors", "descriptors"),
         "## Algorithms, without adaptation: AUROC", by_label(rows, "algorithm", "algorithm"),
-        "## Clean samples of the server: AUROC", by_label(rows, "clean samples", "clean_samples"),
+        "## Clean samples of the server: AUROC", by_label(rows, SAMPLES, "clean_samples"),
     ]  # fmt: skip
     if missing:
         page.insert(2, f"Still to be measured: {', '.join(missing)}.")
@@ -91,6 +93,20 @@ def write_results(
     write_table(ROOT / "README.md", "detector-table", main_table(rows))
     write_table(ROOT / "README.md", "harm-table", by_label(rows, "harm", "harm"))
     print(main_table(rows))
+
+
+def row(table: str, held_out: str, statistic: str, **values: Any) -> dict[str, Any]:
+    """Return one row of the results."""
+    return {"table": table, "held_out": held_out, "statistic": statistic, **values}
+
+
+def training_facts(training: Sequence[EpisodeTable], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the results say of what the detectors were learned from."""
+    return {
+        "settings": dict(settings),
+        "rounds": len(training),
+        "federations": len({table.run for table in training}),
+    }
 
 
 def main_table(rows: Sequence[Row]) -> str:

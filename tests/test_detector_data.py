@@ -1,8 +1,12 @@
 """No federation that detectors are judged on is one that they are learned from."""
 
-import numpy as np
+import json
 
-from benchmarks.detector_data import EVALUATION, LEARNED, TRAINING, Part, times
+import numpy as np
+import pytest
+
+from benchmarks.detector_data import EVALUATION, JUDGED, LEARNED, TRAINING, Part, times
+from benchmarks.detector_samples import SIBLINGS
 from fl_shield.shadow.table import EpisodeTable
 
 
@@ -44,3 +48,10 @@ def test_rounds_are_repeated_as_their_part_says() -> None:
 def test_every_learned_data_set_has_working_backdoors() -> None:
     working = next(part for part in TRAINING if part.kind == "working")
     assert set(LEARNED) <= set(working.first)
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_the_committed_detector_of_a_data_set_has_seen_all_others(name: str) -> None:
+    card = json.loads((SIBLINGS / f"without-{name}" / "detector.json").read_text(encoding="utf-8"))
+    assert card["held_out"] == [name]
+    assert set(card["federations"]) == set(LEARNED) - {name}
