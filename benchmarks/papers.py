@@ -1,6 +1,6 @@
 """The detectors of the papers on the same victims: FAR, FRR and F2 of each.
 
-    python -m benchmarks.papers --data ../shared/data [--victims 4 --tasks 4]
+    python -m benchmarks.papers --data ../shared/data [--victims 4 --fresh 2 --tasks 8]
 
 Trains victims (`benchmarks/papers_victims.py`), plays the shadow tasks that MetaShield is learned
 from (`benchmarks/papers_shadow.py`), judges clean and triggered inputs with every scanner, and
@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,7 @@ from fl_shield.data.task import Split, Task, model_inputs
 from fl_shield.metrics.detection import auroc
 from fl_shield.probes.probe_set import ProbeSet
 from fl_shield.scanning.contamination import contaminate, words_of
-from fl_shield.scanning.feature_maps import Features
-from fl_shield.scanning.mbds import Mbds, Order
+from fl_shield.scanning.mbds import Mbds
 from fl_shield.scanning.meta_shield import SHIPPED
 from fl_shield.scanning.protocol import Held, Samples, SampleScanner
 from fl_shield.scanning.rates import rates
@@ -156,12 +155,13 @@ METHODS: dict[str, Method] = {
 
 ADAPTED: dict[str, Method] = {f"meta_shield, {n} clean": _meta_shield(n) for n in FEWER_AND_MORE}
 
-MBDS: dict[str, tuple[Features, Order]] = {
-    "mbds": ("feature_maps", "as_is"),
-    "mbds, grad-cam": ("grad_cam", "as_is"),
-    "mbds, aligned": ("feature_maps", "aligned"),
+MBDS: dict[str, dict[str, str]] = {
+    "mbds": {},
+    "mbds, black box": {"reads": "shadow"},
+    "mbds, grad-cam": {"features": "grad_cam"},
+    "mbds, aligned": {"order": "aligned"},
 }
-"""Those that do, for images, as in the paper; how they see the channels of feature maps."""
+"""Those that do, for images, as in the paper; how they read inputs and see feature maps."""
 
 EVERY = [*METHODS, *ADAPTED, *MBDS]
 
@@ -180,16 +180,31 @@ class Study:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield all rows, measuring those that are not there yet."""
-        for number in range(self.options.victims):
+        yield from self._of_victims(range(self.options.victims), self.options.methods)
+
+    def fresh_rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows of MetaShield on further victims, which nothing was chosen on."""
+        first = self.options.victims
+        own = f"meta_shield, {META_SAMPLES} clean"
+        for row in self._of_victims(range(first, first + self.options.fresh), [own]):
+            if row["method"] == own:
+                yield row
+
+    def _of_victims(
+        self, numbers: Iterable[int], methods: Sequence[str]
+    ) -> Iterator[dict[str, Any]]:
+        for number in numbers:
             for data in self.options.only_data:
                 for attack in ATTACKS[data]:
-                    yield from self._of_victim(data, attack, number)
+                    yield from self._of_victim(data, attack, number, methods)
 
-    def _of_victim(self, data: str, attack: str, number: int) -> Iterator[dict[str, Any]]:
+    def _of_victim(
+        self, data: str, attack: str, number: int, methods: Sequence[str]
+    ) -> Iterator[dict[str, Any]]:
         file = self.store / "rows" / f"{data}-{attack}-{number:03d}.json"
         known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         every = [*METHODS, *(ADAPTED if number == 0 else ()), *self._mbds_methods(data)]
-        wanted = [m for m in every if m in self.options.methods and m not in known]
+        wanted = [m for m in every if m in methods and m not in known]
         if wanted:
             task = task_of(data, str(self.options.data))
             found = victim(task, attack, number, self.store, paper=self.options.paper)
@@ -245,11 +260,9 @@ class Study:
         """Return MBDS trained on the defender's samples; one for all victims of a data set."""
         data = case.task.name
         if (data, method) not in self._extractors:
-            features, order = MBDS[method]
             mbds = shadow_trained(
-                case, self.store, self.options.extractors or EXTRACTORS[data],
-                features=features, order=order,
-            )  # fmt: skip
+                case, self.store, self.options.extractors or EXTRACTORS[data], **MBDS[method]
+            )
             self._extractors[data, method] = mbds
             figures = {
                 "count": mbds.extractors,
@@ -281,7 +294,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--store", type=Path, default=ROOT / "runs" / "papers")
     parser.add_argument("--victims", type=int, default=4, help="victims of each attack")
-    parser.add_argument("--tasks", type=int, default=4, help="shadow tasks of each data set")
+    parser.add_argument(
+        "--fresh", type=int, default=2, help="further victims, for MetaShield in its final form"
+    )
+    parser.add_argument("--tasks", type=int, default=8, help="shadow tasks of each data set")
     parser.add_argument(
         "--as-is", action="store_true", help="make do with the shadow tasks that are there"
     )
@@ -302,6 +318,7 @@ def main() -> None:
         play_tasks(options.store, str(options.data.absolute()), options.tasks)
     study = Study(options)
     rows = [*study.rows()]
+    fresh = [*study.fresh_rows()]
     facts = {
         "victims": options.victims,
         "judged": options.judged,
@@ -315,7 +332,7 @@ def main() -> None:
             for file in sorted((options.store / "extractors").glob("*.json"))
         },
     }
-    write_results(rows, facts)
+    write_results(rows, fresh, facts)
     if options.ship:
         ship(study, rows)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.marked_table import write_table
+from fl_shield.scanning.rates import Rates
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 
@@ -39,30 +40,53 @@ Size of this run: {judged} clean and {judged} triggered inputs of each victim; s
   clean samples of it as it says. Its threshold aims at 5 % false alarms at most. Weights and
   thresholds come from shadow tasks, by data sets that were left out. Its form was revised after
   earlier results on some of these victims, where it missed Blended on MNIST: a kernel that is
-  linear above all, more clean partners, shadow tasks that share no trigger.
+  linear above all, more clean partners, shadow tasks that share no trigger, and how many of them.
+  With 16 tasks a data set instead of 8, or a threshold for half the rate instead of three fifths,
+  it missed the sentence of one victim on AG News altogether. So there are further victims below.
 - `strip` holds 64 clean samples, threshold for 5 %.
 - `mbds` holds 4 % of the data, here a few hundred samples, and trains shadow models of the victim's
   architecture, with {feature_share:.0%} of their features (the paper: 1,024 models with 1 %), at
-  even odds as in the paper. `grad-cam` sees Grad-CAM instead of maps, as in its section V-E.
-  `aligned` sees each pixel of a map in units of clean samples on the same model, channels sorted
-  by how far they are off. F2 is no friend of the cautious: whoever suspects every input has 83.3.
+  even odds as in the paper. It reads the victim's maps; `black box` those that the shadow models
+  make of an input, as the defender of section III-D cannot look into the victim. `grad-cam` sees
+  Grad-CAM instead of maps, as in its section V-E. `aligned` sees each pixel of a map in units of
+  clean samples on the same model, channels sorted by how far they are off. F2 is no friend of the
+  cautious: whoever suspects every input has 83.3.
 - `activation_clustering` and `spectral_signatures` judge the victim's *training set*, holding 4 %
   of the data, threshold for 5 %. A poisoned share of a class above a third is out of their reach,
   and most victims have one.
 """
 
+FRESH = """\
+Further victims, trained when the detector had its final form; nothing was chosen by them.
 
-def write_results(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> None:
-    """Write the JSON file, the page, and a table into README."""
+"""
+
+
+def write_results(
+    rows: Sequence[Mapping[str, Any]],
+    fresh: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write the JSON file, the page, and a table into README.
+
+    Args:
+        rows: Of all methods.
+        fresh: Of MetaShield on further victims.
+        facts: About the study.
+    """
     RESULTS.mkdir(parents=True, exist_ok=True)
-    content = {"command": "make results-papers", **facts, "rows": list(rows)}
+    content = {"command": "make results-papers", **facts, "rows": list(rows), "fresh": list(fresh)}
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     (RESULTS / "papers.json").write_text(text, encoding="utf-8")
-    (RESULTS / "papers.md").write_text(page(rows, facts), encoding="utf-8")
+    (RESULTS / "papers.md").write_text(page(rows, fresh, facts), encoding="utf-8")
     write_table(RESULTS.parents[1] / "README.md", "papers-table", summary(rows))
 
 
-def page(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> str:
+def page(
+    rows: Sequence[Mapping[str, Any]],
+    fresh: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Any],
+) -> str:
     """Return the page of a study's rows."""
     shadow = ", ".join(f"{name} {count}" for name, count in facts["shadow_models"].items())
     parts = [TITLE.format(**facts, shadow=shadow)]
@@ -71,9 +95,11 @@ def page(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> str:
         chosen = [r for r in main if r["data"] in names]
         if chosen:
             parts.append(f"## {kind}\n\n{_table(chosen)}")
+    if fresh:
+        parts.append(f"## Victims that nothing was chosen on\n\n{FRESH}{_table(fresh)}")
     parts.append(f"## Triggered inputs that the victim obeys\n\n{_obeyed(main)}")
     parts.append(f"## How fast it adapts\n\n{_adaptation(rows, facts['adapted'])}")
-    parts.append(f"## Victims\n\n{_victims(rows)}")
+    parts.append(f"## Victims\n\n{victims_table(rows)}")
     parts.append(f"## Shadow models of MBDS\n\n{_extractors(facts['extractor_figures'])}")
     return "\n".join(parts)
 
@@ -88,6 +114,28 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
         cells.append(_cell(*published) if published else "–")
         lines.append(f"| {data} {attack} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def victims_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return how good the victims are, and what F2 their triggers leave to be had."""
+    lines = [
+        "The last column is the F2 of whoever suspects exactly the triggered inputs that get the",
+        "target class: what a method can reach that goes by what the model does.\n",
+        "| data | attack | victims | redrawn | BA | ASR | F2 to be had |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    seen = {(r["data"], r["attack"], r["victim"]): r for r in rows}
+    for data, attack in dict.fromkeys((d, a) for d, a, _ in seen):
+        own = [r for (d, a, _), r in seen.items() if (d, a) == (data, attack)]
+        benign = float(np.mean([r["benign_accuracy"] for r in own]))
+        success = float(np.mean([r["attack_success"] for r in own]))
+        redrawn = sum(r["redrawn"] for r in own)
+        best = float(np.mean([Rates(far=1.0 - r["attack_success"], frr=0.0).f2 for r in own]))
+        lines.append(
+            f"| {data} | {attack} | {len(own)} | {redrawn} | {benign:.1%} | {success:.1%} "
+            f"| {100 * best:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _obeyed(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -166,19 +214,5 @@ def _extractors(figures: Mapping[str, Mapping[str, float]]) -> str:
         lines.append(
             f"| {data} | {found['count']} | {found['benign_accuracy']:.1%} "
             f"| {found['attack_success']:.1%} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _victims(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = ["| data | attack | victims | redrawn | BA | ASR |", "|---|---|---|---|---|---|"]
-    seen = {(r["data"], r["attack"], r["victim"]): r for r in rows}
-    for data, attack in dict.fromkeys((d, a) for d, a, _ in seen):
-        own = [r for (d, a, _), r in seen.items() if (d, a) == (data, attack)]
-        benign = float(np.mean([r["benign_accuracy"] for r in own]))
-        success = float(np.mean([r["attack_success"] for r in own]))
-        redrawn = sum(r["redrawn"] for r in own)
-        lines.append(
-            f"| {data} | {attack} | {len(own)} | {redrawn} | {benign:.1%} | {success:.1%} |"
         )
     return "\n".join(lines) + "\n"

@@ -1,7 +1,7 @@
 """Tables that the measurements of scanners write into README: means, and what is missing."""
 
 from benchmarks.model_scanning_tables import auroc_table
-from benchmarks.papers_tables import summary
+from benchmarks.papers_tables import summary, victims_table
 
 
 def test_inputs_are_shown_by_data_set_and_attack_with_means_over_victims() -> None:
@@ -27,6 +27,23 @@ def test_inputs_are_shown_by_data_set_and_attack_with_means_over_victims() -> No
         "| mnist jumbo | **90.0** (25.0, 50.0) | – | – | **50.3** (49.1, 31.9) |",
         "| sst2 jumbo | – | **50.0** (25.0, 50.0) | – | – |",
     ]
+
+
+def test_victims_are_shown_with_the_f2_of_whoever_suspects_what_obeys() -> None:
+    def row(victim: int, success: float) -> dict[str, object]:
+        return {
+            "data": "mnist",
+            "attack": "jumbo",
+            "victim": victim,
+            "benign_accuracy": 0.9,
+            "attack_success": success,
+            "redrawn": victim,
+        }
+
+    # Recall 0.5 at precision 1 is an F2 of 5 * 0.5 / 4.5, recall 1 one of 1; a victim counts once.
+    rows = [row(0, 0.5), row(0, 0.5), row(1, 1.0)]
+    *_, line = victims_table(rows).splitlines()
+    assert line == "| mnist | jumbo | 2 | 1 | 90.0% | 75.0% | 77.8 |"
 
 
 def test_models_are_shown_by_method_where_it_has_judged_any() -> None:

@@ -14,11 +14,9 @@ from fl_shield.scanning.protocol import Held, require_inputs
 from fl_shield.scanning.reading import ModelReader, Reading
 from fl_shield.scanning.sample_descriptors import Background, describe_itself, describe_view
 
-PARTNERS = 8
-"""Clean partners of a part; as many forward passes for each part that is tried."""
-
-MIXED = 16
-"""Clean partners of the `mix` view."""
+PARTNERS = 16
+"""Clean partners of an input; as many forward passes for each part of it that is tried. With half
+of them, what an input scored depended on which were drawn."""
 
 MIN_CLEAN = 4
 
@@ -68,12 +66,11 @@ class SampleDescriber:
             background = background.without(left_out)
         own = self._reader.read(one[None])
         found = describe_itself(own, background)
-        many = self._choose(int(own.predicted[0]), left_out, MIXED)
-        few = many[:PARTNERS]
-        partners, read = self._clean[few], self._read_clean(few)
+        chosen = self._choose(int(own.predicted[0]), left_out)
+        partners, read = self._clean[chosen], self._read_clean(chosen)
         generator = torch.Generator().manual_seed(self._seed)
-        mixed = self._reader.read(self._parts.mix(one, self._clean[many], generator))
-        found |= describe_view("mix", mixed, own, self._read_clean(many), background)
+        mixed = self._reader.read(self._parts.mix(one, partners, generator))
+        found |= describe_view("mix", mixed, own, read, background)
         for name, seen in self._read_all(self._parts.bands(one, partners)).items():
             found |= describe_view(name, seen, own, read, background)
         box, seen, spread = self._best(one, own, self._parts.coarse(one), partners)
@@ -101,12 +98,12 @@ class SampleDescriber:
         reading = Reading(seen.logits[rows], seen.activations[rows])
         return boxes[best], reading, float(kept[best] - kept.mean())
 
-    def _choose(self, predicted: int, left_out: int | None, count: int) -> Tensor:
+    def _choose(self, predicted: int, left_out: int | None) -> Tensor:
         clean = self._background.clean.predicted
         others = [row for row in range(len(clean)) if row != left_out]
         unlike = [row for row in others if int(clean[row]) != predicted]
         pool = unlike if len(unlike) >= 2 else others
-        order = np.random.default_rng(self._seed).permutation(pool)[:count]
+        order = np.random.default_rng(self._seed).permutation(pool)[:PARTNERS]
         return torch.from_numpy(order)
 
     def _read_clean(self, rows: Tensor) -> Reading:
