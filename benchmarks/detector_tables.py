@@ -83,7 +83,9 @@ def write_results(
         by_label(rows, "trained on", "trained_on"),
         "## Without a group of descriptors: AUROC", by_label(rows, "descriptors", "descriptors"),
         "## Algorithms, without adaptation: AUROC", by_label(rows, "algorithm", "algorithm"),
-        "## Clean samples of the server: AUROC", by_label(rows, SAMPLES, "clean_samples"),
+        "## Clean samples of the server: AUROC",
+        f"On the first {_federations(rows)} federations of each data set.",
+        by_label(rows, SAMPLES, "clean_samples"),
     ]  # fmt: skip
     if missing:
         page.insert(2, f"Still to be measured: {', '.join(missing)}.")
@@ -158,6 +160,11 @@ def by_label(rows: Sequence[Row], table: str, label: str | None) -> str:
         mean = float(np.mean(values)) if values else None
         lines.append([name, *(_counted(by_data.get(d), label) for d in JUDGED), _cell(mean)])
     return _markdown([label.replace("_", " ") if label else "global model", *JUDGED, "mean"], lines)
+
+
+def _federations(rows: Sequence[Row]) -> int:
+    """Return over how many federations of a data set the number of clean samples was varied."""
+    return max((r["seeds"] for r in rows if r["table"] == SAMPLES), default=0)
 
 
 def _counted(row: Row | None, label: str | None) -> str:
