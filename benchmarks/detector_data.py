@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from fl_shield.shadow.describe import CLEAN_SAMPLES
 from fl_shield.shadow.table import EpisodeTable, read_tables
 from fl_shield.simulations.shadow import EVALUATION_SEED, tables_folder
 
@@ -83,9 +84,6 @@ backdoor looks like, because most of theirs work."""
 EVALUATION = Part("evaluation", {name: 100 + 100 * i for i, name in enumerate(JUDGED)}, 12)
 """What detectors are judged on."""
 
-HELD = 16
-"""Clean samples of the server, where nothing else is said."""
-
 KEEP = "keep_weights=true"
 """Setting of federations that are described more than once."""
 
@@ -97,12 +95,6 @@ def play_all(store: Path, data_root: Path, workers: int) -> None:
     play(EVALUATION, store / "evaluation", data_root, workers, KEEP)
 
 
-def describe_again(part: Part, store: Path, data_root: Path, workers: int, samples: int) -> None:
-    """Describe federations of the evaluation with another number of clean samples."""
-    again = (KEEP, f"clean_samples={samples}")
-    play(part, store / "evaluation", data_root, workers, *again)
-
-
 def training_tables(store: Path) -> list[EpisodeTable]:
     """Return the rounds that detectors are learned from."""
     tables = tables_of(store / "training")
@@ -111,14 +103,14 @@ def training_tables(store: Path) -> list[EpisodeTable]:
 
 
 def evaluation_tables(
-    store: Path, part: Part, clean_samples: int = HELD
+    store: Path, part: Part, clean_samples: int = CLEAN_SAMPLES
 ) -> dict[str, list[EpisodeTable]]:
     """Return the rounds of an evaluation by data set."""
     tables = [t for t in tables_of(store / "evaluation", clean_samples) if part.has(t)]
     return {name: [t for t in tables if t.domain == name] for name in part.first}
 
 
-def tables_of(folder: Path, clean_samples: int = HELD) -> list[EpisodeTable]:
+def tables_of(folder: Path, clean_samples: int = CLEAN_SAMPLES) -> list[EpisodeTable]:
     """Return all rounds of a store."""
     files = sorted(tables_folder(folder, clean_samples).glob("*.safetensors"))
     return [table for file in files for table in read_tables(file)]

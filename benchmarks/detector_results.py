@@ -43,6 +43,7 @@ from benchmarks.detector_tables import COMMAND, FIGURES, row, training_facts, wr
 from fl_shield.detector import SHIPPED
 from fl_shield.detector.store import save_detector
 from fl_shield.meta import ALGORITHMS, MetaTraining
+from fl_shield.shadow.describe import CLEAN_SAMPLES
 from fl_shield.shadow.table import EpisodeTable
 from fl_shield.simulations.meta_train import facts_of_training
 
@@ -76,10 +77,12 @@ def unseen_data_sets(study: Study, judged: Judged, _: argparse.Namespace) -> Ite
         detector, calibration = study.without(name), study.calibration(name)
         scores = [(s - calibration.offset) / calibration.scale for s in scored(detector, tables)]
         found = evaluation(tables, scores, calibration.threshold)
-        yield row("data set", name, "fl_shield", clean_samples=16, **found)
+        yield row("data set", name, "fl_shield", clean_samples=CLEAN_SAMPLES, **found)
         for rival in tables[0].facts["rivals"]:
             theirs = [np.array(t.facts["rivals"][rival], dtype=np.float64) for t in tables]
-            yield row("data set", name, rival, clean_samples=16, **figures(tables, theirs))
+            yield row(
+                "data set", name, rival, clean_samples=CLEAN_SAMPLES, **figures(tables, theirs)
+            )
         other = [t for t in study.training if t.domain == name]
         every = [*scores, *scored(detector, other)]
         for harm, figure in by_harm([*tables, *other], every).items():

@@ -27,7 +27,9 @@ from fl_shield.detector.store import load_detector
 SIBLINGS = data.ROOT / "benchmarks" / "detectors"
 """Where detectors that leave out a data set each are."""
 
-CLEAN_SAMPLES = (4, 8, 16, 32, 64)
+HELD = (4, 8, 16, 32, 64)
+"""Clean samples of the server."""
+
 FEDERATIONS = 6
 """Federations of each data set."""
 
@@ -38,10 +40,9 @@ Without = Callable[[str], MetaDetector]
 def sample_rows(options: argparse.Namespace, without: Without) -> Iterator[dict[str, Any]]:
     """Yield a row for each number of clean samples and data set."""
     few = replace(data.EVALUATION, runs=FEDERATIONS)
-    data.play(few, options.store / "evaluation", options.data, options.workers, data.KEEP)
-    for samples in CLEAN_SAMPLES:
-        if samples != data.HELD:
-            data.describe_again(few, options.store, options.data, options.workers, samples)
+    for samples in HELD:
+        settings = (data.KEEP, f"clean_samples={samples}")
+        data.play(few, options.store / "evaluation", options.data, options.workers, *settings)
         for name, tables in data.evaluation_tables(options.store, few, samples).items():
             found = figures(tables, scored(without(name), tables))
             yield row(SAMPLES, name, "fl_shield", clean_samples=samples, **found)

@@ -145,8 +145,11 @@ def _plain(name: str, count: int | None) -> Method:
     return build
 
 
+OWN = f"meta_shield, {META_SAMPLES} clean"
+"""MetaShield as it is compared with the others."""
+
 METHODS: dict[str, Method] = {
-    f"meta_shield, {META_SAMPLES} clean": _meta_shield(META_SAMPLES),
+    OWN: _meta_shield(META_SAMPLES),
     "strip": _plain("strip", STRIP_SAMPLES),
     "activation_clustering": _plain("activation_clustering", None),
     "spectral_signatures": _plain("spectral_signatures", None),
@@ -185,9 +188,8 @@ class Study:
     def fresh_rows(self) -> Iterator[dict[str, Any]]:
         """Yield the rows of MetaShield on further victims, which nothing was chosen on."""
         first = self.options.victims
-        own = f"meta_shield, {META_SAMPLES} clean"
-        for row in self._of_victims(range(first, first + self.options.fresh), [own]):
-            if row["method"] == own:
+        for row in self._of_victims(range(first, first + self.options.fresh), [OWN]):
+            if row["method"] == OWN:
                 yield row
 
     def _of_victims(
@@ -342,7 +344,7 @@ def ship(study: Study, rows: list[dict[str, Any]]) -> None:
 
     The figures are those of detectors trained alike, but without the data set that is judged.
     """
-    own = [r for r in rows if r["method"] == f"meta_shield, {META_SAMPLES} clean"]
+    own = [r for r in rows if r["method"] == OWN]
     figures = {
         data: {
             key: round(float(np.mean([r[key] for r in own if r["data"] == data])), 4)

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fl_shield.data.task import Split
 from fl_shield.errors import ConfigurationError, ModelError, expected, raise_all, unknown
@@ -231,10 +231,7 @@ class Mbds:
     def _sources(self, held: Held, inputs: Tensor) -> list[tuple[FeatureMapReader, Tensor]]:
         """Return the readers of the models that inputs are run through, with clean moments."""
         if self.reads == "shadow":
-            return [
-                (FeatureMapReader(one.model, inputs), one.clean)
-                for one in self._shadow[: self.extractors]
-            ]
+            return [(one.reader, one.clean) for one in self._shadow[: self.extractors]]
         reader = FeatureMapReader(require_model(held, self.name), inputs)
         return [(reader, _moments(reader.read(inputs, self.features)[1]))]
 
@@ -243,9 +240,8 @@ class Mbds:
         for index in range(self.extractors):
             one = shadow_model(held, split, index, self.store)
             found = one.found
-            logits, maps = FeatureMapReader(one.model, split.inputs).read(
-                found.split.inputs, self.features
-            )
+            reader = FeatureMapReader(one.model, split.inputs)
+            logits, maps = reader.read(found.split.inputs, self.features)
             keep = kept_features(
                 logits.argmax(dim=1), found.split.labels, found.poisoned, found.origin,
                 one.setting.target_class,
@@ -254,10 +250,9 @@ class Mbds:
             chosen = self._thinned(keep, found.poisoned, generator)
             kept.append(
                 _Shadow(
-                    one.model, maps[chosen], found.poisoned[chosen],
-                    _moments(maps[~found.poisoned]),
+                    reader, maps[chosen], found.poisoned[chosen], _moments(maps[~found.poisoned])
                 )
-            )  # fmt: skip
+            )
             benign.append(one.benign_accuracy)
             success.append(one.attack_success)
         self.figures = ShadowFigures(tuple(benign), tuple(success))
@@ -286,7 +281,7 @@ class Mbds:
 class _Shadow:
     """One shadow model: its kept features, which are triggered, and the moments of clean ones."""
 
-    model: nn.Module
+    reader: FeatureMapReader
     maps: Tensor
     triggered: Tensor
     clean: Tensor
