@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from benchmarks.papers import EXTRACTORS, FEATURE_SHARE, ROOT, Case, shadow_trai
 from benchmarks.papers_tables import RESULTS
 from benchmarks.papers_victims import ATTACKS, parts_of, task_of, victim
 from fl_shield.scanning.feature_maps import Features
-from fl_shield.scanning.mbds import Mbds, Order
+from fl_shield.scanning.mbds import Mbds
 from fl_shield.scanning.protocol import Samples
 from fl_shield.scanning.rates import Rates, rates
 
@@ -109,9 +110,9 @@ def draw(counts: Sequence[int], curves: NDArray[np.float64]) -> None:
 
 
 def features(options: argparse.Namespace) -> Iterator[str]:
-    """Table III with feature maps and with Grad-CAM (section V-E)."""
+    """Table III with feature maps, with Grad-CAM (section V-E) and with evidence maps."""
     yield "| features | data | attack | accuracy | FAR | FRR | F2 |\n|---|---|---|---|---|---|---|"
-    for kind in ("feature_maps", "grad_cam"):
+    for kind in get_args(Features):
         options.features = kind
         for line in [*table3(options)][1:]:
             yield f"| {kind} {line}"
@@ -122,21 +123,17 @@ def fitted(options: argparse.Namespace, data: str) -> Mbds:
     return _fitted(
         next(cases(options, data, "jumbo")), _store(options),
         options.extractors or (PAPER_EXTRACTORS if options.paper else EXTRACTORS[data]),
-        PAPER_SHARE if options.paper else FEATURE_SHARE, options.features, options.order,
+        PAPER_SHARE if options.paper else FEATURE_SHARE, options.features,
     )  # fmt: skip
 
 
 _known: dict[tuple[object, ...], Mbds] = {}
 
 
-def _fitted(
-    case: Case, store: Path, extractors: int, share: float, features: Features, order: Order
-) -> Mbds:
-    key = (case.task.name, extractors, share, features, order)
+def _fitted(case: Case, store: Path, extractors: int, share: float, features: Features) -> Mbds:
+    key = (case.task.name, extractors, share, features)
     if key not in _known:
-        _known[key] = shadow_trained(
-            case, store, extractors, share=share, features=features, order=order
-        )
+        _known[key] = shadow_trained(case, store, extractors, share=share, features=features)
     return _known[key]
 
 
@@ -176,7 +173,7 @@ def everything(options: argparse.Namespace) -> Iterator[str]:
     size = "" if not options.paper else " --paper"
     yield (
         "# MBDS: its tables and figure\n\nWritten by `python -m benchmarks.papers_mbds all"
-        f" --data ../shared/data{size}`, channels {options.order!r}."
+        f" --data ../shared/data{size}`."
     )
     for name, part in PARTS.items():
         yield f"\n## {name.capitalize()}\n\n{part.__doc__}\n"
@@ -193,8 +190,9 @@ def main() -> None:
     parser.add_argument("--paper", action="store_true", help="the paper's size")
     parser.add_argument("--extractors", type=int, help="another number of shadow models")
     parser.add_argument("--victims", type=int, help="another number of victims of each attack")
-    parser.add_argument("--features", default="feature_maps", help="feature_maps or grad_cam")
-    parser.add_argument("--order", default="as_is", help="as_is or aligned")
+    parser.add_argument(
+        "--features", default="feature_maps", help="feature_maps, grad_cam or evidence"
+    )
     parser.add_argument("--only-data", nargs="+", choices=DATA, default=list(DATA))
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -47,7 +47,7 @@ ATTACKS: dict[str, tuple[str, ...]] = {
 }
 """Data sets, and the attacks on them."""
 
-LEAST_SUCCESS = 0.8
+LEAST_SUCCESS = 0.95
 """Attack success rate from which on a model counts as backdoored (Table II: 99 % and more)."""
 
 WORDS = ("cf", "mn", "bb", "tq")
@@ -179,9 +179,7 @@ def victim(task: Task, attack: str, number: int, store: Path, *, paper: bool = F
         torch.manual_seed(number)
         model = build(task.spec)
         poisoned = contaminate(attacker, setting, torch.Generator().manual_seed(number))
-        # A third quicker where a CPU knows it; the cache would keep the weights of the first step.
-        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-            train_locally(model, poisoned.split, recipe.training, seed=number)
+        train_locally(model, poisoned.split, recipe.training, seed=number)
         model.eval()
         succeeds = success(model, task, setting)
         if succeeds >= LEAST_SUCCESS:

@@ -11,6 +11,7 @@ import contextlib
 import io
 import sys
 import zipfile
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fl_shield.activations.penultimate import call_model
+from fl_shield.data.task import TaskSpec
 from fl_shield.errors import ConfigurationError, DataError, ModelError, expected, unknown
 from fl_shield.probes.probe_set import Inputs, ProbeSet
 
@@ -98,6 +100,20 @@ def import_model(name: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ModelError(expected("--model", "a torch.nn.Module", type(model).__name__))
     return model
+
+
+def architecture_of(name: str) -> Callable[[TaskSpec], nn.Module]:
+    """Return what makes an untrained model; weights that the factory loads are drawn anew."""
+
+    def build(_: TaskSpec) -> nn.Module:
+        model = import_model(name)
+        for module in model.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+        return model
+
+    return build
 
 
 def read_model(file: str | Path, probes: ProbeSet) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,6 @@ from fl_shield.simulations.final_models import ModelFinding
 if TYPE_CHECKING:
     from torch import nn
 
-    from fl_shield.data.task import TaskSpec
     from fl_shield.scanning.model_audit import ModelJudgement
     from fl_shield.scanning.protocol import Held
     from fl_shield.simulations.filter_inputs import NamedSamples
@@ -267,6 +266,7 @@ def _held(options: argparse.Namespace, clean: NamedSamples, model: nn.Module) ->
     from fl_shield.data.task import TaskSpec
     from fl_shield.probes.probe_set import ProbeSet
     from fl_shield.scanning.protocol import Held
+    from fl_shield.simulations.audit_inputs import architecture_of
 
     with torch.no_grad():
         classes = int(call_model(model, clean.inputs[:2]).shape[1])
@@ -280,25 +280,10 @@ def _held(options: argparse.Namespace, clean: NamedSamples, model: nn.Module) ->
         clean=ProbeSet(clean.inputs, clean.labels, classes),
         spec=spec,
         model=model,
-        architecture=None if options.model is None else _architecture(options.model),
+        architecture=None if options.model is None else architecture_of(options.model),
         final_layer=options.final_layer,
         seed=options.seed or 0,
     )
-
-
-def _architecture(name: str) -> Callable[[TaskSpec], nn.Module]:
-    """Return what makes an untrained model; weights that the factory loads are drawn anew."""
-    from fl_shield.simulations.audit_inputs import import_model
-
-    def build(_: TaskSpec) -> nn.Module:
-        model = import_model(name)
-        for module in model.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
-                reset()
-        return model
-
-    return build
 
 
 def print_judgements(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ EXIT_SUSPECTS = 3
 
 FORMAT, VERSION = "fl_shield.filter", 1
 
+DEFAULT_SHADOWS = 32
+"""Shadow models of mbds, as for CIFAR-10 in `docs/results/papers.md`."""
+
 SHOWN = 20
 """Samples in the table, the most suspicious first; the JSON file has all."""
 
@@ -34,7 +38,8 @@ Tell triggered inputs of a model from clean ones, with a handful of clean sample
 
 Samples are a folder of images (one sub-folder a class, or none), or an .npz or safetensors file
 with `inputs` and, where there are any, `labels`: images as bytes or floats in [0, 1], texts as
-token ids. activation_clustering and spectral_signatures judge a training set and need its labels.
+token ids. activation_clustering and spectral_signatures judge a training set and need its labels;
+mbds first trains models like yours on the clean samples, and needs the labels of these.
 """
 
 EPILOG = """\
@@ -59,10 +64,17 @@ def add_filter_command(commands: Any) -> None:
     parser.add_argument("--samples", metavar="PATH", required=True, help="samples to judge")
     parser.add_argument(
         "--scanner", metavar="NAME", default="meta_shield",
-        help="meta_shield (default), strip, activation_clustering or spectral_signatures",
+        help="meta_shield (default), strip, mbds, activation_clustering or spectral_signatures",
     )  # fmt: skip
     parser.add_argument(
         "--detector", metavar="DIR", help="folder of a trained meta_shield (default: the package's)"
+    )
+    parser.add_argument(
+        "--shadows", type=int, metavar="N",
+        help=f"models that mbds trains (default: {DEFAULT_SHADOWS})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--store", metavar="DIR", help="folder where mbds keeps them, so that it can go on there"
     )
     parser.add_argument(
         "--false-alarms", type=float, default=0.05, metavar="X",
@@ -89,6 +101,7 @@ def run_filter(options: argparse.Namespace) -> int:
     from fl_shield.probes.probe_set import ProbeSet
     from fl_shield.scanning.protocol import Held, Samples
     from fl_shield.scanning.registry import build_scanner
+    from fl_shield.simulations.audit_inputs import architecture_of
     from fl_shield.simulations.filter_inputs import read_samples
 
     clean = read_samples("--clean", options.clean)
@@ -99,18 +112,21 @@ def run_filter(options: argparse.Namespace) -> int:
             f"got {tuple(judged.inputs.shape[1:])}."
         )
     probes = ProbeSet(clean.inputs, clean.labels)
-    settings: dict[str, Any] = {"false_alarms": options.false_alarms}
-    if options.detector is not None:
-        settings["weights"] = str(Path(options.detector).expanduser())
-    scanner = build_scanner(options.scanner, **settings)
+    scanner = build_scanner(options.scanner, **_settings(options))
     if scanner.level == "model":
         raise ConfigurationError(
             f"The scanner {options.scanner} judges whole models: use fl-shield audit."
+        )
+    if options.scanner == "mbds" and options.model_file is not None:
+        raise ConfigurationError(
+            "The scanner mbds trains models like yours and needs the code that makes one: give "
+            "--model MODULE:FACTORY and --weights instead of --model-file."
         )
     model = _model(options, probes)
     spec, words = _spec(options, model, clean, judged)
     held = Held(
         clean=probes, spec=spec, model=model, final_layer=options.final_layer,
+        architecture=architecture_of(options.model) if options.model else None,
         word_tokens=words, seed=options.seed,
     )  # fmt: skip
     scores = scanner.fit(held).score(Samples(judged.inputs, judged.labels))
@@ -136,6 +152,32 @@ def run_filter(options: argparse.Namespace) -> int:
     if options.json not in (None, "-"):
         _write(Path(options.json).expanduser(), report)
     return EXIT_SUSPECTS if suspected.any() else 0
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of the scanner, as far as they were given."""
+    settings: dict[str, Any] = {"false_alarms": options.false_alarms}
+    if options.detector is not None:
+        settings["weights"] = str(Path(options.detector).expanduser())
+    if options.store is not None:
+        settings["store"] = Path(options.store).expanduser()
+    if options.shadows is not None:
+        settings["extractors"] = options.shadows
+    if options.scanner == "mbds":
+        settings = {"extractors": DEFAULT_SHADOWS} | settings
+        settings |= {"features": "evidence", "share": 1.0, "watch": _progress}
+    return settings
+
+
+def _progress(numbers: Sequence[int]) -> Iterable[int]:
+    """Show on the terminal how many shadow models are trained; nothing in a pipe."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(
+        numbers, "shadow models", console=console, transient=True, disable=not console.is_terminal
+    )
 
 
 def _model(options: argparse.Namespace, probes: Any) -> nn.Module:

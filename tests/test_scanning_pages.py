@@ -19,13 +19,15 @@ def test_inputs_are_shown_by_data_set_and_attack_with_means_over_victims() -> No
         row("mnist", "meta_shield, 16 clean", 0.8),
         row("mnist", "meta_shield, 16 clean", 1.0),
         row("sst2", "strip", 0.5),
+        row("mnist", "mbds, evidence", 0.7),
         row("mnist", "activation_clustering", 0.1),
     ]
     head, _, *lines = summary(rows).splitlines()
-    assert head == "| F2 | **MetaShield** | STRIP | MBDS | MBDS as published |"
+    assert head == "| F2 | **MetaShield** | STRIP | MBDS | MBDS, evidence | MBDS as published |"
     assert lines == [
-        "| mnist jumbo | **90.0** (25.0, 50.0) | – | – | **50.3** (49.1, 31.9) |",
-        "| sst2 jumbo | – | **50.0** (25.0, 50.0) | – | – |",
+        "| mnist jumbo | **90.0** (25.0, 50.0) | – | – | **70.0** (25.0, 50.0) "
+        "| **50.3** (49.1, 31.9) |",
+        "| sst2 jumbo | – | **50.0** (25.0, 50.0) | – | – | – |",
     ]
 
 

@@ -1,6 +1,6 @@
-"""Feature maps before the first fully connected layer, and Grad-CAM of them.
+"""Feature maps before the first fully connected layer, Grad-CAM of them, and their evidence.
 
-The features that MBDS looks at (section V-A; the alternative, V-E).
+The features that MBDS looks at (section V-A; alternatives, V-E).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fl_shield.activations.penultimate import call_model
 from fl_shield.errors import ModelError
 
-Features = Literal["feature_maps", "grad_cam"]
+Features = Literal["feature_maps", "grad_cam", "evidence"]
 
 CHUNK = 256
 
@@ -48,30 +48,42 @@ class FeatureMapReader:
         Args:
             inputs: `(samples, …)` in the form the model takes.
             features: `"feature_maps"`: `(samples, channels, height, width)` activations;
-                `"grad_cam"`: `(samples, 1, height, width)`, for the predicted class.
+                `"grad_cam"`: `(samples, 1, height, width)`, for the predicted class;
+                `"evidence"`: `(samples, channels, height, width)`, activations times the slopes of
+                the predicted class's logit.
         """
         parts = []
         for chunk in torch.split(inputs, CHUNK):
             if features == "grad_cam":
                 parts.append(self._grad_cam(chunk))
+            elif features == "evidence":
+                given, maps, slopes = self._slopes(chunk)
+                parts.append((given, slopes * maps))
             else:
                 with torch.no_grad():
                     parts.append(self._run(chunk))
-        logits, maps = (torch.cat(side).detach() for side in zip(*parts, strict=True))
-        return logits.float(), maps.float()
+        logits, found = (torch.cat(side).detach() for side in zip(*parts, strict=True))
+        return logits.float(), found.float()
 
     def _grad_cam(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits and `ReLU(Σ_k w_k A^k)`, `w_k` the mean gradient over the map `A^k`.
 
         Selvaraju et al., *Grad-CAM*, ICCV 2017, equations 1 and 2.
         """
+        logits, maps, slopes = self._slopes(inputs)
+        weights = slopes.mean(dim=(2, 3), keepdim=True)
+        return logits, (weights * maps).sum(dim=1, keepdim=True).relu()
+
+    def _slopes(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits, maps, and the slopes of the largest logit there."""
         with torch.enable_grad():
             logits, maps = self._run(inputs)
             if not maps.requires_grad:
-                raise ModelError("Grad-CAM needs a model with trainable layers before the maps.")
+                raise ModelError(
+                    "Grad-CAM and evidence need a model with trainable layers before the maps."
+                )
             (slopes,) = torch.autograd.grad(logits.amax(dim=1).sum(), maps)
-        weights = slopes.mean(dim=(2, 3), keepdim=True)
-        return logits, (weights * maps).sum(dim=1, keepdim=True).relu()
+        return logits, maps, slopes
 
     def _run(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         self._maps, self._input = [], None

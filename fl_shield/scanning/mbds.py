@@ -10,7 +10,8 @@ shadow models the maps of the input.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Self, get_args
 
@@ -21,6 +22,8 @@ from torch import Tensor
 from fl_shield.data.task import Split
 from fl_shield.errors import ConfigurationError, ModelError, expected, raise_all, unknown
 from fl_shield.scanning.calibration import conformal_threshold
+from fl_shield.scanning.contamination import contaminate
+from fl_shield.scanning.evidence_maps import CleanEvidence, mirrored
 from fl_shield.scanning.feature_maps import FeatureMapReader, Features
 from fl_shield.scanning.mbds_shadows import kept_features, shadow_model
 from fl_shield.scanning.meta_classifier import MetaClassifier, train_meta_classifier
@@ -36,11 +39,14 @@ from fl_shield.scanning.protocol import (
     require_model,
 )
 
-Order = Literal["as_is", "aligned"]
 Source = Literal["deployed", "shadow"]
 
 EVEN_ODDS = 0.0
 """Log-odds of the paper's verdict, which knows no rate of false alarms."""
+
+ASIDE = 0.25
+"""Share of the defender's samples that a shadow model is not trained on and that its evidence is
+read of: a model is surer of samples that it has learned by heart than it will be of new ones."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +71,10 @@ class Mbds:
     Args:
         extractors: Shadow models; 1,024 in the paper.
         share: Share of each shadow model's features that is kept; 0.01 in the paper.
-        features: `"feature_maps"` before the first fully connected layer, or `"grad_cam"` (V-E).
-        order: `"as_is"` as in the paper, or `"aligned"`: each pixel of a map in units of the clean
-            samples on the same model, then channels sorted by how far they are off. Shadow models
-            start from different weights, so that a channel of one is no channel of another, nor as
-            loud.
+        features: `"feature_maps"` before the first fully connected layer, `"grad_cam"` (V-E), or
+            `"evidence"`: what the maps say for the predicted class, in units of clean samples on
+            the same model (`evidence_maps`), of samples that were set `ASIDE`. Shadow models start
+            from different weights: a channel of one is no channel of another, nor as loud.
         reads: What an input is run through: the `"deployed"` model, or the `"shadow"` models, over
             which log-odds are averaged. The paper's defender has black-box access only (III-D), and
             then an input is not seen by the model whose backdoor it carries.
@@ -78,6 +83,8 @@ class Mbds:
             even odds.
         store: Folder that shadow models are kept in, so that training them can be interrupted;
             None to keep none.
+        watch: Wraps the numbers of the shadow models while they are trained, for a progress bar
+            such as `rich.progress.track`.
 
     Raises:
         ConfigurationError: if a setting is impossible.
@@ -92,11 +99,11 @@ class Mbds:
         extractors: int = 16,
         share: float = 0.2,
         features: Features = "feature_maps",
-        order: Order = "as_is",
         reads: Source = "deployed",
         epochs: int = 20,
         false_alarms: float | None = 0.05,
         store: str | Path | None = None,
+        watch: Callable[[Sequence[int]], Iterable[int]] | None = None,
     ) -> None:
         problems = []
         for key, count in (("extractors", extractors), ("epochs", epochs)):
@@ -106,31 +113,34 @@ class Mbds:
             problems.append(expected("scanner.share", "above 0 and at most 1", share))
         if features not in get_args(Features):
             problems.append(unknown("scanner.features", features, get_args(Features)))
-        if order not in get_args(Order):
-            problems.append(unknown("scanner.order", order, get_args(Order)))
         if reads not in get_args(Source):
             problems.append(unknown("scanner.reads", reads, get_args(Source)))
         raise_all(problems)
         self.extractors, self.share, self.epochs = extractors, share, epochs
         self.features: Features = features
-        self.order: Order = order
         self.reads: Source = reads
         self.false_alarms = false_alarms
         self.store = None if store is None else Path(store)
+        self.watch = watch or iter
         self.figures = ShadowFigures((), ())
         self._shadow: list[_Shadow] = []
         self._network: MetaClassifier | None = None
         self._held: Held | None = None
-        self._readers: list[tuple[FeatureMapReader, Tensor]] = []
+        self._eyes: list[_Eye] = []
         self._threshold: float | None = None
 
     def fit(self, held: Held) -> Self:
         """Train shadow models and the meta-classifier, then go to the deployed model.
 
         Raises:
-            ConfigurationError: if labels, architecture or model are missing, or nothing is left
-                after the two filters.
+            ConfigurationError: if the samples are texts; if labels, architecture or model are
+                missing; or if nothing is left after the two filters.
         """
+        if held.spec.modality != "image":
+            raise ConfigurationError(
+                f"The scanner mbds judges images only, got {held.spec.modality} inputs. For text "
+                "choose meta_shield or strip."
+            )
         labels = require_labels(held, self.name)
         if held.architecture is None:
             raise ConfigurationError(
@@ -160,35 +170,32 @@ class Mbds:
     def again(
         self,
         *,
-        order: Order | None = None,
         reads: Source | None = None,
         extractors: int | None = None,
     ) -> Mbds:
         """Return a copy that learned from the same shadow models, without training them again.
 
         Args:
-            order: Another order of the channels.
             reads: Other models to run inputs through.
             extractors: Only the first so many shadow models (Fig. 5 of the paper).
         """
         if not self._shadow or self._held is None:
             raise not_fitted(self.name)
         other = copy.copy(self)
-        other.order = self.order if order is None else order
         other.reads = self.reads if reads is None else reads
         other.extractors = self.extractors if extractors is None else extractors
         return other._learn(self._held)
 
     def score(self, judged: Samples) -> Scores:
         """Return the log-odds that each input is triggered."""
-        if self._network is None or not self._readers or self._held is None:
+        if self._network is None or not self._eyes or self._held is None:
             raise not_fitted(self.name)
         check_form(self._held, judged, self.name)
         odds = []
-        for reader, clean in self._readers:
-            _, maps = reader.read(judged.inputs, self.features)
+        for eye in self._eyes:
+            maps = eye.see(judged.inputs, self.features)
             with torch.no_grad():
-                odds.append(self._network(self._arranged(maps, clean)).double())
+                odds.append(self._network(maps).double())
         return np.asarray(torch.stack(odds).mean(dim=0).numpy(), dtype=np.float64)
 
     @property
@@ -201,25 +208,26 @@ class Mbds:
     def _learn(self, held: Held) -> Self:
         """Train the meta-classifier on the features of the shadow models."""
         first = self._shadow[: self.extractors]
-        maps = torch.cat([self._arranged(one.maps, one.clean) for one in first])
+        maps = torch.cat([one.maps for one in first])
         triggered = torch.cat([one.triggered for one in first])
         sizes = torch.tensor([len(one.maps) for one in first])
+        source = torch.repeat_interleave(torch.arange(len(first)), sizes)
+        if self.features == "evidence":
+            maps, triggered, source = mirrored(maps), triggered.repeat(4), source.repeat(4)
         self._network = train_meta_classifier(
-            maps, triggered,
-            source=torch.repeat_interleave(torch.arange(len(first)), sizes),
-            epochs=self.epochs, seed=held.seed,
-        )  # fmt: skip
+            maps, triggered, source=source, epochs=self.epochs, seed=held.seed
+        )
         return self._deploy(held)
 
     def _deploy(self, held: Held) -> Self:
         inputs = require_inputs(held, self.name)
         self._held = held
         self._threshold = EVEN_ODDS
-        self._readers = self._sources(held, inputs)
+        self._eyes = self._sources(held, inputs)
         try:
             own = self.score(Samples(inputs))
         except RuntimeError as error:
-            shape = self._readers[0][0].shape
+            shape = self._eyes[0].reader.shape
             raise ModelError(
                 f"The deployed model has feature maps of shape {shape}, which are not "
                 "those of the shadow models. Give the architecture of the deployed model."
@@ -228,35 +236,45 @@ class Mbds:
             self._threshold = conformal_threshold(own, self.false_alarms)
         return self
 
-    def _sources(self, held: Held, inputs: Tensor) -> list[tuple[FeatureMapReader, Tensor]]:
-        """Return the readers of the models that inputs are run through, with clean moments."""
+    def _sources(self, held: Held, inputs: Tensor) -> list[_Eye]:
+        """Return the models that inputs are run through."""
         if self.reads == "shadow":
-            return [(one.reader, one.clean) for one in self._shadow[: self.extractors]]
+            return [one.eye for one in self._shadow[: self.extractors]]
         reader = FeatureMapReader(require_model(held, self.name), inputs)
-        return [(reader, _moments(reader.read(inputs, self.features)[1]))]
+        return [_Eye.of(reader, *reader.read(inputs, self.features), self.features)]
 
     def _shadow_features(self, held: Held, split: Split) -> list[_Shadow]:
         kept, benign, success = [], [], []
-        for index in range(self.extractors):
-            one = shadow_model(held, split, index, self.store)
+        for index in self.watch(range(self.extractors)):
+            generator = torch.Generator().manual_seed(index)
+            learned, shown = self._parts(split, generator)
+            one = shadow_model(held, learned, index, self.store)
             found = one.found
+            if shown is not learned:
+                found = contaminate(shown, replace(one.setting, share=1.0), generator)
             reader = FeatureMapReader(one.model, split.inputs)
             logits, maps = reader.read(found.split.inputs, self.features)
             keep = kept_features(
                 logits.argmax(dim=1), found.split.labels, found.poisoned, found.origin,
                 one.setting.target_class,
             )  # fmt: skip
-            generator = torch.Generator().manual_seed(index)
+            clean = ~found.poisoned
+            eye = _Eye.of(reader, logits[clean], maps[clean], self.features)
             chosen = self._thinned(keep, found.poisoned, generator)
-            kept.append(
-                _Shadow(
-                    reader, maps[chosen], found.poisoned[chosen], _moments(maps[~found.poisoned])
-                )
-            )
+            seen = eye.arranged(logits[chosen], maps[chosen])
+            kept.append(_Shadow(eye, seen, found.poisoned[chosen]))
             benign.append(one.benign_accuracy)
             success.append(one.attack_success)
         self.figures = ShadowFigures(tuple(benign), tuple(success))
         return kept
+
+    def _parts(self, split: Split, generator: torch.Generator) -> tuple[Split, Split]:
+        """Return the samples that a shadow model is trained on, and those that it shows."""
+        if self.features != "evidence":
+            return split, split
+        order = torch.randperm(len(split), generator=generator)
+        count = round((1.0 - ASIDE) * len(split))
+        return split.take(order[:count]), split.take(order[count:])
 
     def _thinned(self, keep: Tensor, poisoned: Tensor, generator: torch.Generator) -> Tensor:
         """Return the indices of a random share of the features, at least one of each kind."""
@@ -268,29 +286,34 @@ class Mbds:
             chosen.append(members[order[:count]])
         return torch.cat(chosen)
 
-    def _arranged(self, maps: Tensor, clean: Tensor) -> Tensor:
-        if self.order != "aligned":
-            return maps
-        relative = (maps - clean[0]) / clean[1]
-        squashed: Tensor = relative.sign() * relative.abs().log1p()  # some clean pixels never vary
-        order = squashed.abs().mean(dim=(2, 3)).argsort(dim=1, descending=True)
-        return squashed.gather(1, order[:, :, None, None].expand_as(squashed))
+
+@dataclass(frozen=True)
+class _Eye:
+    """A model that inputs are run through, with what clean inputs are like there.
+
+    Without the latter, maps are left as they are.
+    """
+
+    reader: FeatureMapReader
+    clean: CleanEvidence | None
+
+    @classmethod
+    def of(
+        cls, reader: FeatureMapReader, logits: Tensor, clean: Tensor, features: Features
+    ) -> Self:
+        return cls(reader, CleanEvidence.of(logits, clean) if features == "evidence" else None)
+
+    def see(self, inputs: Tensor, features: Features) -> Tensor:
+        return self.arranged(*self.reader.read(inputs, features))
+
+    def arranged(self, logits: Tensor, maps: Tensor) -> Tensor:
+        return maps if self.clean is None else self.clean.arrange(logits, maps)
 
 
 @dataclass(frozen=True)
 class _Shadow:
-    """One shadow model: its kept features, which are triggered, and the moments of clean ones."""
+    """One shadow model: its kept features, and which are triggered."""
 
-    reader: FeatureMapReader
+    eye: _Eye
     maps: Tensor
     triggered: Tensor
-    clean: Tensor
-
-
-def _moments(maps: Tensor) -> Tensor:
-    """Return mean and spread of each pixel of clean maps, `(2, channels, height, width)`.
-
-    A pixel that never varies has a tenth of the spread of all pixels.
-    """
-    floor = 0.1 * maps.std(correction=0).clamp_min(1e-6)
-    return torch.stack([maps.mean(dim=0), maps.std(dim=0, correction=0) + floor])

@@ -45,6 +45,13 @@ class BackdooredPixels(nn.Module):
         return logits
 
 
+def small_cnn() -> nn.Module:
+    """Return an untrained network for `IMAGES`, with feature maps of 2 × 2."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 2)
+    )
+
+
 class BackdooredWords(nn.Module):
     """Counts tokens 1 to 4 against 5 to 8; token 9 anywhere overrules them: class 1 for sure."""
 

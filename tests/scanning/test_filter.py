@@ -74,6 +74,8 @@ def test_nothing_suspected_is_status_0(files: dict[str, str], tmp_path: Path) ->
         (["--scanner", "strip", "--model-file", "x.pt2"], r"either --model .* got both"),
         (["--scanner", "strip", "--weights", "none"], r"`--weights` to be a safetensors file"),
         (["--scanner", "strip", "--clean", "none"], r"`--clean` to be a folder of images"),
+        (["--scanner", "strip", "--shadows", "2"], r"strip refuses its settings"),
+        (["--scanner", "mbds", "--shadows", "0"], r"extractors.*1 or more, got 0"),
     ],
 )
 def test_bad_options_are_one_sentence(
@@ -83,6 +85,33 @@ def test_bad_options_are_one_sentence(
 
     assert run(files, *extra) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_mbds_trains_models_like_the_deployed_one_and_keeps_them(
+    files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "shadows"
+    where = ["--clean", files["clean.safetensors"], "--samples", files["new.npz"]]
+    given = ["filter", "--model", "tests.scanning._tasks:small_cnn", *where, "--scanner", "mbds"]
+    given += ["--shadows", "2", "--store", str(store), "--json", "-"]
+    torch.manual_seed(0)
+    assert main(given) in (0, 3)
+    first = json.loads(capsys.readouterr().out)
+    assert (first["scanner"], len(first["samples"])) == ("mbds", 8)
+    kept = {file.name: file.stat().st_mtime_ns for file in store.iterdir()}
+    assert len(kept) == 2
+    torch.manual_seed(0)  # the factory draws the deployed model, too
+    main(given)
+    assert json.loads(capsys.readouterr().out) == first
+    assert {file.name: file.stat().st_mtime_ns for file in store.iterdir()} == kept
+
+
+def test_mbds_needs_the_code_of_the_model(
+    files: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--clean", files["clean.safetensors"], "--samples", files["new.npz"]]
+    assert main(["filter", "--model-file", "net.pt2", *where, "--scanner", "mbds"]) == 2
+    assert "instead of --model-file" in capsys.readouterr().err
 
 
 def test_texts_given_to_an_image_model(

@@ -1,6 +1,8 @@
 """MBDS: filters, features and classifier by hand, and the whole on a backdoor that is known."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +13,10 @@ from fl_shield.data.task import Split, TaskSpec
 from fl_shield.errors import ConfigurationError, ModelError
 from fl_shield.models.mnist_cnn import MnistCnn
 from fl_shield.probes.probe_set import ProbeSet
-from fl_shield.scanning import mbds_shadows
+from fl_shield.scanning import mbds, mbds_shadows
 from fl_shield.scanning.contamination import Contamination, contaminate
-from fl_shield.scanning.feature_maps import FeatureMapReader
+from fl_shield.scanning.evidence_maps import CleanEvidence, mirrored
+from fl_shield.scanning.feature_maps import FeatureMapReader, Features
 from fl_shield.scanning.mbds import Mbds
 from fl_shield.scanning.mbds_shadows import kept_features
 from fl_shield.scanning.meta_classifier import MetaClassifier, train_meta_classifier
@@ -137,23 +140,20 @@ def test_training_stops_where_a_model_that_is_kept_out_is_judged_best() -> None:
     assert loud < learned(maps[~aside]).abs().mean()
 
 
-@pytest.mark.parametrize("features", ["feature_maps", "grad_cam"])
-@pytest.mark.parametrize("order", ["as_is", "aligned"])
-def test_the_whole_gives_a_score_for_each_input(features: str, order: str) -> None:
-    scanner = Mbds(extractors=2, share=1.0, epochs=2, features=features, order=order)  # type: ignore[arg-type]
+@pytest.mark.parametrize("features", ["feature_maps", "grad_cam", "evidence"])
+def test_the_whole_gives_a_score_for_each_input(features: Features) -> None:
+    scanner = Mbds(extractors=2, share=1.0, epochs=2, features=features)
     scores = scanner.fit(held()).score(Samples(halves(6, seed=1)[0]))
     assert scores.shape == (6,)
     assert len(scanner.figures.benign_accuracy) == 2
     assert Mbds(extractors=1, epochs=1, false_alarms=None).fit(held()).threshold == 0.0
 
 
-def test_fewer_extractors_and_another_order_need_no_new_shadow_models() -> None:
+def test_fewer_extractors_need_no_new_shadow_models() -> None:
     whole = Mbds(extractors=3, share=1.0, epochs=2).fit(held())
     samples = Samples(halves(4, seed=1)[0])
     one = Mbds(extractors=1, share=1.0, epochs=2).fit(held(model=whole._held.model))  # type: ignore[union-attr]
     assert whole.again(extractors=1).score(samples) == pytest.approx(one.score(samples), abs=1e-5)
-    assert whole.again(order="aligned").order == "aligned"
-    assert whole.order == "as_is"
 
 
 def test_a_black_box_is_judged_by_the_mean_over_the_shadow_models() -> None:
@@ -188,6 +188,18 @@ def test_shadow_models_that_are_kept_are_not_trained_again(
         Mbds(extractors=2, store=tmp_path).fit(held(clean=ProbeSet(*halves(30))))
 
 
+def test_progress_is_told_of_every_shadow_model() -> None:
+    told: list[int] = []
+
+    def watch(numbers: Sequence[int]) -> Iterator[int]:
+        for number in numbers:
+            told.append(number)
+            yield number
+
+    Mbds(extractors=2, share=1.0, epochs=1, watch=watch).fit(held())
+    assert told == [0, 1]
+
+
 def test_a_shadow_model_is_trained_until_it_obeys() -> None:
     inputs, labels = halves(40)
     found = mbds_shadows.shadow_model(held(), Split(inputs, labels), 0)
@@ -196,23 +208,85 @@ def test_a_shadow_model_is_trained_until_it_obeys() -> None:
     assert not found.model.training
 
 
-def test_sorted_features_do_not_know_a_channel_from_another() -> None:
-    scanner = Mbds(extractors=2, share=1.0, epochs=2, order="aligned").fit(held())
+def test_evidence_by_hand() -> None:
+    """With a linear head, the slope of a logit is its row of weights; all of it is the logit."""
     model = TinyCnn(SPEC)
-    other = TinyCnn(SPEC)
+    images = torch.rand(3, 1, 6, 6)
+    logits, evidence = FeatureMapReader(model, images).read(images, "evidence")
+    _, maps = FeatureMapReader(model, images).read(images)
+    for row in range(3):
+        given = logits[row].argmax()
+        wanted = model.head.weight[given].detach().reshape(4, 2, 2) * maps[row]
+        torch.testing.assert_close(evidence[row], wanted)
+        torch.testing.assert_close(
+            evidence[row].sum() + model.head.bias.detach()[given], logits[row, given]
+        )
+
+
+def test_evidence_is_held_against_that_of_the_same_class() -> None:
+    logits = torch.tensor([[1.0, 0.0]] * 8 + [[0.0, 1.0]] * 8)
+    clean = torch.zeros(16, 2, 1, 1)
+    clean[:8, 0], clean[8:, 1] = 1.0, 3.0
+    found = CleanEvidence.of(logits, clean)
+    assert float(found.amount) == pytest.approx(2.0)
+    # Eight samples of a class weigh as much as the prior, which is the mean of all samples.
+    assert found.usual[0].flatten().tolist() == pytest.approx([0.75, 0.75])
+    assert found.usual[1].flatten().tolist() == pytest.approx([0.25, 2.25])
+    views = found.arrange(logits[:1], torch.tensor([1.0, 2.0]).reshape(1, 2, 1, 1))
+    floor = 0.1 * float(clean.std(correction=0))
+    away = [np.log1p(1.25 / (1.5 + floor)), np.log1p(0.25 / (0.5 + floor))]
+    assert views.flatten().tolist() == pytest.approx([2.0, 1.0, *away])  # channels sorted
+
+
+def test_maps_are_mirrored_three_ways() -> None:
+    maps = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    rows = [one.flatten().tolist() for one in mirrored(maps)]
+    assert rows == [[1, 2, 3, 4], [3, 4, 1, 2], [2, 1, 4, 3], [4, 3, 2, 1]]
+
+
+def test_evidence_does_not_know_a_channel_from_another_nor_how_loud_it_is() -> None:
+    """The same function, with channels in another order and thrice as large."""
+    scanner = Mbds(extractors=2, share=1.0, epochs=2, features="evidence").fit(held())
+    model, other = TinyCnn(SPEC), TinyCnn(SPEC)
     order = [2, 0, 3, 1]
     state = model.state_dict()
-    moved = {n: t[order] if n.startswith("body.0.") else t for n, t in state.items()}
-    other.load_state_dict(moved)
+    other.load_state_dict(
+        {name: 3.0 * t[order] for name, t in state.items() if name.startswith("body.0.")}
+        | {
+            "head.weight": state["head.weight"].reshape(2, 4, 4)[:, order].flatten(1) / 3.0,
+            "head.bias": state["head.bias"],
+        }
+    )
     samples = Samples(halves(8, seed=2)[0])
+    torch.testing.assert_close(model(samples.inputs), other(samples.inputs))
     one = scanner.for_model(held(model=model)).score(samples)
-    assert one == pytest.approx(scanner.for_model(held(model=other)).score(samples), abs=1e-5)
+    assert one == pytest.approx(scanner.for_model(held(model=other)).score(samples), rel=1e-4)
+
+
+def test_evidence_is_read_of_samples_that_a_shadow_model_has_not_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[int] = []
+
+    def watched(found: Held, learned: Split, *rest: Any) -> mbds_shadows.ShadowModel:
+        seen.append(len(learned))
+        return mbds_shadows.shadow_model(found, learned, *rest)
+
+    monkeypatch.setattr(mbds, "shadow_model", watched)
+    whole = Mbds(extractors=1, share=1.0, epochs=1).fit(held())
+    part = Mbds(extractors=1, share=1.0, epochs=1, features="evidence").fit(held())
+    assert seen == [40, 30]
+    clean = [int((~one.triggered).sum()) for one in (whole._shadow[0], part._shadow[0])]
+    assert clean[0] > 30
+    assert clean[1] <= 10  # a quarter of 40 samples
 
 
 def test_bad_input_is_one_sentence() -> None:
     inputs, labels = halves(40)
     with pytest.raises(ConfigurationError, match="needs to know its architecture"):
         Mbds().fit(held(architecture=None))
+    with pytest.raises(ConfigurationError, match="images only, got text inputs"):
+        Mbds().fit(held(spec=TaskSpec("text", (6,), 2, vocab_size=12)))
     with pytest.raises(ConfigurationError, match="needs labelled clean samples"):
         Mbds().fit(held(clean=ProbeSet(inputs)))
     with pytest.raises(ConfigurationError, match="two classes or more, got one"):
@@ -225,8 +299,8 @@ def test_bad_input_is_one_sentence() -> None:
         Mbds().again()
     with pytest.raises(ConfigurationError, match=r"extractors.*1 or more, got 0"):
         Mbds(extractors=0)
-    with pytest.raises(ConfigurationError, match="Unknown scanner.order 'sort'"):
-        Mbds(order="sort")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="Unknown scanner.features 'maps'"):
+        Mbds(features="maps")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="Unknown scanner.reads 'both'"):
         Mbds(reads="both")  # type: ignore[arg-type]
 
