@@ -265,9 +265,12 @@ class Study:
         """Return MBDS trained on the defender's samples; one for all victims of a data set."""
         data = case.task.name
         if (data, method) not in self._extractors:
-            mbds = shadow_trained(
-                case, self.store, self.options.extractors or EXTRACTORS[data], **MBDS[method]
-            )
+            settings = MBDS[method]
+            if settings.keys() == {"reads"}:  # the same shadow models and meta-classifier
+                mbds = self._mbds(case, "mbds").again(**settings)
+            else:
+                count = self.options.extractors or EXTRACTORS[data]
+                mbds = shadow_trained(case, self.store, count, **settings)
             self._extractors[data, method] = mbds
             if method == "mbds":
                 figures = {

@@ -184,7 +184,8 @@ class Mbds:
         other = copy.copy(self)
         other.reads = self.reads if reads is None else reads
         other.extractors = self.extractors if extractors is None else extractors
-        return other._learn(self._held)
+        is_taught = other.extractors == self.extractors
+        return other._deploy(self._held) if is_taught else other._learn(self._held)
 
     def score(self, judged: Samples) -> Scores:
         """Return the log-odds that each input is triggered."""
