@@ -31,7 +31,8 @@ Written by `make results-papers`; the figures are those of [papers.json](papers.
 **F2**, with FAR and FRR behind it, in %, a mean over the victims of an attack. F2 is that of as
 many triggered samples as clean ones, as in MBDS. All triggered samples count, also those that the
 victim does not obey; none is of the target class. A model with an attack success rate below
-{least:.0%} is no victim: another setting was drawn, as often as the table of victims says.
+{least:.0%} is no victim, as those of MBDS obey in 99 % of cases: another setting was drawn, as
+often as the table of victims says.
 
 Size of this run: {judged} clean and {judged} triggered inputs of each victim; shadow models of
 `meta_shield`: {shadow}.

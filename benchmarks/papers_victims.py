@@ -2,7 +2,7 @@
 
 As in MBDS, section V-A: the attacker holds 50 % of the data and the defender 4 %, which are not the
 same samples. Everything follows from data set, attack and number; weights are kept on disk. A model
-that obeys its trigger less than four times in five is no victim: another setting is drawn.
+that obeys its trigger in less than `LEAST_SUCCESS` of cases is no victim: another setting is drawn.
 """
 
 from __future__ import annotations
