@@ -43,7 +43,10 @@ Size of this run: {judged} clean and {judged} triggered inputs of each victim; s
   earlier results on some of these victims, where it missed Blended on MNIST: a kernel that is
   linear above all, more clean partners, shadow tasks that share no trigger, and how many of them.
   With 16 tasks a data set instead of 8, or a threshold for half the rate instead of three fifths,
-  it missed the sentence of one victim on AG News altogether. So there are further victims below.
+  it missed the sentence of one victim on AG News altogether. Half as many further tasks of images
+  have noise over the whole image: after it had missed Blended on one victim of MNIST, the shadow
+  tasks of data sets that were left out were looked at, and what it missed there was such noise.
+  So there are further victims below.
 - `strip` holds 64 clean samples, threshold for 5 %.
 - `mbds` holds 4 % of the data, here a few hundred samples, and trains shadow models of the victim's
   architecture, with {feature_share:.0%} of their features (the paper: 1,024 models with 1 %), at

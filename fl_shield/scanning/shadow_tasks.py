@@ -8,7 +8,7 @@ held against, which take the place of the honest clients.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from zlib import crc32
 
 import numpy as np
@@ -31,6 +31,7 @@ from fl_shield.scanning.protocol import Held
 from fl_shield.shadow.domain import Domain
 from fl_shield.shadow.table import EpisodeTable
 from fl_shield.training.local import LocalTraining, train_locally
+from fl_shield.triggers.jumbo import JumboDistribution
 
 ROUNDS, ENOUGH = 2, 0.9
 """Rounds of training at most, and the attack success rate on the poisoned training samples after
@@ -51,11 +52,13 @@ class ShadowSize:
         train: Range of the number of training samples.
         judged: Clean and triggered inputs that are described, each at most this many.
         without: Architectures that are left out, for example because they are slow.
+        jumbo: What triggers are drawn from.
     """
 
     train: tuple[int, int] = (1500, 2500)
     judged: int = 24
     without: tuple[str, ...] = ()
+    jumbo: JumboDistribution = field(default_factory=JumboDistribution)
 
 
 def play(domain: Domain, seed: int, size: ShadowSize | None = None) -> list[EpisodeTable]:
@@ -77,7 +80,7 @@ def play(domain: Domain, seed: int, size: ShadowSize | None = None) -> list[Epis
     names = sorted(set(domain.architectures) - set(size.without))
     name = names[int(rng.integers(len(names)))]
     architecture = domain.architectures[name]
-    setting = draw_jumbo(task, generator)
+    setting = draw_jumbo(task, generator, size.jumbo)
     is_honest = bool(rng.random() < HONEST_SHARE)
     order = torch.randperm(len(task.train), generator=generator)
     count = min(int(rng.integers(*size.train)), len(task.train) - 8 * CLEAN_SAMPLES)

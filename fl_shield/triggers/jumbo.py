@@ -28,7 +28,7 @@ class JumboDistribution:
 
     Attributes:
         sizes: Sides of the boxes, in pixels of a 32-pixel image; those above half of a smaller
-            image are left out.
+            image are left out. None at all where only the whole image is to be drawn.
         whole_image: Whether noise over the whole image is among the draws.
         box_opacity: Range of a box's opacity; draws above 0.5 become opaque.
         whole_opacity: Range of the opacity over the whole image.
@@ -51,7 +51,7 @@ class JumboDistribution:
         for name in ("sizes", "box_opacity", "whole_opacity"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         problems = []
-        if not self.sizes or min(self.sizes) < 1:
+        if min(self.sizes, default=int(self.whole_image)) < 1:
             problems.append(expected("jumbo.sizes", "one or more numbers of pixels", self.sizes))
         for name in ("box_opacity", "whole_opacity"):
             bounds = getattr(self, name)
@@ -81,7 +81,9 @@ class JumboDistribution:
         channels, height, width = spec.input_shape
         side = min(height, width)
         factor = max(1, round(side / BASE_SIDE))
-        boxes = [size * factor for size in self.sizes if size * factor <= side // 2] or [1]
+        boxes = [size * factor for size in self.sizes if size * factor <= side // 2]
+        if self.sizes and not boxes:
+            boxes = [1]
         choice = _integer(generator, len(boxes) + self.whole_image)
         seed = _integer(generator, 2**31)
         noise: Noise = "binary" if channels == 1 else "colour"

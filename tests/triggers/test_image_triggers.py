@@ -230,7 +230,7 @@ def test_what_does_not_fit_the_images_is_refused(trigger: Trigger, message: str)
         (EdgeCase, {"kind": "negativ"}, r"Unknown trigger\.kind.*Did you mean 'negative'"),
         (BoxPattern, {"size": 0}, r"at least one pixel"),
         (BoxPattern, {"size": 1, "opacity": 0}, r"`trigger\.opacity`"),
-        (JumboDistribution, {"sizes": ()}, r"`jumbo\.sizes`"),
+        (JumboDistribution, {"sizes": (), "whole_image": False}, r"`jumbo\.sizes`"),
         (JumboDistribution, {"box_opacity": (0.6, 0.2)}, r"`jumbo\.box_opacity`"),
     ],
 )
@@ -260,6 +260,12 @@ def test_jumbo_draws_keep_to_their_ranges(shape: tuple[int, int, int]) -> None:
             assert 0.2 <= draw.opacity <= 0.5 or draw.opacity == 1.0
     assert set(boxes) == allowed
     assert 0 < len(boxes) < len(draws)
+
+
+def test_jumbo_draws_without_boxes_cover_the_whole_image() -> None:
+    source = torch.Generator().manual_seed(0)
+    draws = [JumboDistribution(sizes=()).sample(source, image_task().spec) for _ in range(20)]
+    assert all(isinstance(draw, BoxPattern) and draw.size is None for draw in draws)
 
 
 def test_jumbo_draws_follow_the_generator() -> None:
