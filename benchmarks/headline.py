@@ -159,7 +159,9 @@ def summary(rows: Sequence[Record]) -> str:
     lines = [
         "# The headline study\n",
         "Written by `make results-headline`, with the runs that are finished. `meta_shield_live` "
-        "is the shield calibrated every round on honest clients that the server plays itself.\n",
+        "is the shield calibrated every round on honest clients that the server plays itself. Runs "
+        "of a data set and seed start from one checkpoint, which every machine that rows come from "
+        "makes for itself; processors round differently, and so the checkpoints differ a little.\n",
         f"- Runs: {len(rows)}, of which {len(attacked)} attacked, in {len(cells)} cells.",
     ]
     exceptions: list[str] = []
