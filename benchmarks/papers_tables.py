@@ -119,7 +119,8 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
         "mbds": "MBDS",
         "mbds, evidence": "MBDS, evidence",
     }
-    lines = [f"| F2 | {' | '.join(shown.values())} | MBDS as published |", "|---" * 6 + "|"]
+    head = ["F2", *shown.values(), "MBDS as published"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for data, attack in _columns(rows):
         cells = [_mean_cell(rows, method, data, attack) for method in shown]
         published = PUBLISHED.get((data, attack))

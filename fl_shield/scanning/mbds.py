@@ -214,7 +214,9 @@ class Mbds:
         sizes = torch.tensor([len(one.maps) for one in first])
         source = torch.repeat_interleave(torch.arange(len(first)), sizes)
         if self.features == "evidence":
-            maps, triggered, source = mirrored(maps), triggered.repeat(4), source.repeat(4)
+            maps = mirrored(maps)
+            copies = len(maps) // len(triggered)
+            triggered, source = triggered.repeat(copies), source.repeat(copies)
         self._network = train_meta_classifier(
             maps, triggered, source=source, epochs=self.epochs, seed=held.seed
         )
@@ -241,8 +243,10 @@ class Mbds:
         """Return the models that inputs are run through."""
         if self.reads == "shadow":
             return [one.eye for one in self._shadow[: self.extractors]]
-        reader = FeatureMapReader(require_model(held, self.name), inputs)
-        return [_Eye.of(reader, *reader.read(inputs, self.features), self.features)]
+        eye = _Eye(FeatureMapReader(require_model(held, self.name), inputs))
+        if self.features == "evidence":
+            eye = eye.among(*eye.reader.read(inputs, self.features))
+        return [eye]
 
     def _shadow_features(self, held: Held, split: Split) -> list[_Shadow]:
         kept, benign, success = [], [], []
@@ -253,14 +257,14 @@ class Mbds:
             found = one.found
             if shown is not learned:
                 found = contaminate(shown, replace(one.setting, share=1.0), generator)
-            reader = FeatureMapReader(one.model, split.inputs)
-            logits, maps = reader.read(found.split.inputs, self.features)
+            eye = _Eye(FeatureMapReader(one.model, split.inputs))
+            logits, maps = eye.reader.read(found.split.inputs, self.features)
             keep = kept_features(
                 logits.argmax(dim=1), found.split.labels, found.poisoned, found.origin,
                 one.setting.target_class,
             )  # fmt: skip
-            clean = ~found.poisoned
-            eye = _Eye.of(reader, logits[clean], maps[clean], self.features)
+            if self.features == "evidence":
+                eye = eye.among(logits[~found.poisoned], maps[~found.poisoned])
             chosen = self._thinned(keep, found.poisoned, generator)
             seen = eye.arranged(logits[chosen], maps[chosen])
             kept.append(_Shadow(eye, seen, found.poisoned[chosen]))
@@ -296,13 +300,11 @@ class _Eye:
     """
 
     reader: FeatureMapReader
-    clean: CleanEvidence | None
+    clean: CleanEvidence | None = None
 
-    @classmethod
-    def of(
-        cls, reader: FeatureMapReader, logits: Tensor, clean: Tensor, features: Features
-    ) -> Self:
-        return cls(reader, CleanEvidence.of(logits, clean) if features == "evidence" else None)
+    def among(self, logits: Tensor, evidence: Tensor) -> _Eye:
+        """Return the same model with clean inputs, to hold others against."""
+        return replace(self, clean=CleanEvidence.of(logits, evidence))
 
     def see(self, inputs: Tensor, features: Features) -> Tensor:
         return self.arranged(*self.reader.read(inputs, features))
