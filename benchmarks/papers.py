@@ -63,6 +63,10 @@ FEATURE_SHARE = 0.5
 META_SAMPLES = 16
 """Clean samples that MetaShield holds; with 35 or more its threshold would be its own."""
 
+DRAWS = 4
+"""Times that they are drawn for each victim: false alarms hang on which they are, and a figure is
+the mean."""
+
 FEWER_AND_MORE = (4, 8, 32, 64)
 """Others, on the first victim of each attack: how fast it adapts (proposal, section 2.1.3)."""
 
@@ -78,6 +82,7 @@ class Case:
         victim: The victim.
         defender: All samples that the defender holds.
         paper: Whether the victim is of the paper's size.
+        draw: Number of the draw of a handful of samples from the defender's.
     """
 
     task: Task
@@ -86,12 +91,13 @@ class Case:
     victim: Victim
     defender: Split
     paper: bool = False
+    draw: int = 0
 
     def held(self, count: int | None) -> Held:
         """Return what the defender holds: `count` samples evenly over classes, None for all."""
-        part = self.defender
+        part, seed = self.defender, self.number + 1000 * self.draw
         if count is not None:
-            part = part.take(stratified_indices(part.labels, count, self.number))
+            part = part.take(stratified_indices(part.labels, count, seed))
         recipe = RECIPES[self.task.name]
         return Held(
             clean=ProbeSet(model_inputs(part.inputs), part.labels, self.task.spec.num_classes),
@@ -100,7 +106,7 @@ class Case:
             architecture=recipe.paper if self.paper else recipe.model,
             training=recipe.training,
             word_tokens=words_of(self.task),
-            seed=self.number,
+            seed=seed,
         )
 
     def inputs(self, count: int) -> tuple[Tensor, list[bool], list[bool]]:
@@ -171,6 +177,8 @@ OURS = (OWN, "mbds, evidence")
 
 EVERY = [*METHODS, *ADAPTED, *MBDS]
 
+FIGURES = ("far", "frr", "f2", "f2_obeyed", "accuracy", "auroc")
+
 
 class Study:
     """Measures rows, each once.
@@ -224,6 +232,24 @@ class Study:
 
     def _measure(self, case: Case, method: str) -> dict[str, Any]:
         started = time.monotonic()
+        draws = DRAWS if method in (OWN, *ADAPTED) else 1
+        judged = [self._judge(replace(case, draw=draw), method) for draw in range(draws)]
+        return {
+            "data": case.task.name,
+            "attack": case.attack,
+            "victim": case.number,
+            "method": method,
+            "draws": draws,
+            "trigger": str(case.victim.setting.trigger),
+            "benign_accuracy": case.victim.benign_accuracy,
+            "attack_success": case.victim.attack_success,
+            "redrawn": case.victim.redrawn,
+            **judged[0],
+            **{key: float(np.mean([one[key] for one in judged])) for key in FIGURES},
+            "seconds": round((time.monotonic() - started) / draws, 2),
+        }
+
+    def _judge(self, case: Case, method: str) -> dict[str, Any]:
         scanner: SampleScanner
         builders = METHODS | ADAPTED
         if method in builders:
@@ -242,23 +268,14 @@ class Study:
         found = rates(scores > scanner.threshold, truth)
         obeyed = rates((scores > scanner.threshold)[counted], np.array(truth)[counted].tolist())
         return {
-            "data": case.task.name,
-            "attack": case.attack,
-            "victim": case.number,
-            "method": method,
             "level": scanner.level,
             "clean_samples": len(held.clean),
-            "trigger": str(case.victim.setting.trigger),
-            "benign_accuracy": case.victim.benign_accuracy,
-            "attack_success": case.victim.attack_success,
-            "redrawn": case.victim.redrawn,
             "far": found.far,
             "frr": found.frr,
             "f2": found.f2,
             "f2_obeyed": obeyed.f2,
             "accuracy": found.accuracy,
             "auroc": auroc(scores.tolist(), truth),
-            "seconds": round(time.monotonic() - started, 2),
         }
 
     def _mbds(self, case: Case, method: str) -> Mbds:
@@ -331,6 +348,7 @@ def main() -> None:
     facts = {
         "victims": options.victims,
         "judged": options.judged,
+        "draws": DRAWS,
         "feature_share": FEATURE_SHARE,
         "least": LEAST_SUCCESS,
         "adapted": list(ADAPTED),

@@ -38,15 +38,18 @@ Size of this run: {judged} clean and {judged} triggered inputs of each victim; s
 `meta_shield`: {shadow}.
 
 - `meta_shield` judges inputs by a detector that has seen nothing of the data set, and holds as many
-  clean samples of it as it says. Its threshold aims at 5 % false alarms at most. Weights and
-  thresholds come from shadow tasks, by data sets that were left out. Its form was revised after
-  earlier results on some of these victims, where it missed Blended on MNIST: a kernel that is
-  linear above all, more clean partners, shadow tasks that share no trigger, and how many of them.
-  With 16 tasks a data set instead of 8, or a threshold for half the rate instead of three fifths,
-  it missed the sentence of one victim on AG News altogether. Half as many further tasks of images
-  have noise over the whole image: after it had missed Blended on one victim of MNIST, the shadow
-  tasks of data sets that were left out were looked at, and what it missed there was such noise.
-  So there are further victims below.
+  clean samples of it as it says. They are drawn {draws} times for each victim, and a figure is the
+  mean: how many false alarms there are hangs on which they are. With a single draw, as this page
+  had it before, CIFAR-10 Blended and SST-2 Jumbo had more than 5 % of them, and no column of
+  AG News. The threshold aims at 5 % at most; where a column has more, it was left as it is: it
+  would have been chosen on what it is judged by. Weights and thresholds come from shadow tasks, by
+  data sets that were left out. Its form was revised after earlier results on some of these
+  victims, where it missed Blended on MNIST: a kernel that is linear above all, more clean partners,
+  shadow tasks that share no trigger, and how many of them. With 16 tasks a data set instead of 8,
+  or a threshold for half the rate instead of three fifths, it missed the sentence of one victim on
+  AG News altogether. Half as many further tasks of images have noise over the whole image: after it
+  had missed Blended on one victim of MNIST, the shadow tasks of data sets that were left out were
+  looked at, and what it missed there was such noise. So there are further victims below.
 - `strip` holds 64 clean samples, threshold for 5 %.
 - `mbds` holds 4 % of the data, here a few hundred samples, and trains shadow models of the victim's
   architecture, with {feature_share:.0%} of their features (the paper: 1,024 models with 1 %), at
