@@ -12,17 +12,17 @@ cell whether the shield
   accuracy.
 
 `--report-only` writes all this from what is there. Runs whose folders are gone keep their rows, and
-are not run again while their settings are the same; plots of rounds and scores are written only
-where no folder is missing.
+are not run again while their settings are the same; plots of rounds and scores are those of a
+block of runs that is whole (`benchmarks/headline_plots.py`).
 """
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks.headline_plots import write_plots
 from benchmarks.headline_table import ORACLE, UNDEFENDED, defences_table, everywhere_table
 from benchmarks.marked_table import write_table
 from benchmarks.study_results import RESULTS, ROOT, Record, number, rows_of_study, write_csv
@@ -43,9 +43,6 @@ UNSEEN = [
     '{meta_shield:["defence.detector={detectors}/without-cifar10"]}',
 ]
 """A data set is new to the detector that judges on it."""
-
-OF_ROWS = ("heat_map", "cost_against_quality")
-"""Plots that need no run folders."""
 
 ASR_MARGIN, ACCURACY_MARGIN, RIVAL_MARGIN = 0.02, 0.01, 0.01
 CELL = ("data", "attack", "trigger", "attackers", "seed")
@@ -229,17 +226,13 @@ def main() -> None:
     means = (report / "results.md").read_text(encoding="utf-8").partition("\n\n")[2]
     against_all = defences_table(rows, "mnist", "0.2")
     everywhere = everywhere_table(rows, (SHIELD, LIVE))
+    plots = write_plots(rows, report.parent)
     page = (
         f"{summary(rows)}\n## All defences\n\n{against_all}\n\n## Everywhere\n\n{everywhere}\n"
-        f"\n## Means over seeds, in percent\n\n{means}"
+        f"\n{plots}\n## Means over seeds, in percent\n\n{means}"
     )
     write_table(ROOT / "README.md", "headline-table", f"{against_all}\n\n{everywhere}")
     (RESULTS / "headline.md").write_text(page, encoding="utf-8")
-    runs = report.parent
-    is_whole = all((runs / row["run"]).is_dir() for row in rows)
-    for plot in sorted((report / "plots").glob("*.png")):
-        if is_whole or plot.name.startswith(OF_ROWS):
-            shutil.copyfile(plot, RESULTS / f"headline.{plot.name}")
     print(summary(rows))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.headline import LIVE, SHIELD, UNSEEN, against_clean, against_rivals, summary
+from benchmarks.headline_plots import whole_block
 from benchmarks.headline_table import defences_table, everywhere_table
 from benchmarks.marked_table import read_table, write_table
 from benchmarks.potency import differing, why_not
@@ -174,3 +175,18 @@ def test_data_sets_are_new_to_the_detectors_that_judge_them(tmp_path: Path) -> N
         assert f"defence={job.cell.defence}" in job.overrides
         same_data = job.cell.data.removesuffix("_settled")
         assert f"defence.detector=/left-out/without-{same_data}" in job.overrides
+
+
+def test_rounds_are_plotted_of_the_largest_block_that_has_all_its_folders(tmp_path: Path) -> None:
+    rows = [
+        {**ROW, "run": "a", "seed": "0"},
+        {**ROW, "run": "b", "seed": "0", "defence": "flame"},
+        {**ROW, "run": "c", "seed": "1"},
+        {**ROW, "run": "clean", "seed": "2", "trigger": ""},
+    ]
+    assert whole_block(rows, tmp_path) == []
+    for name in ("a", "c", "clean"):
+        (tmp_path / name).mkdir()
+    assert [row["run"] for row in whole_block(rows, tmp_path)] == ["c"], "b is elsewhere"
+    (tmp_path / "b").mkdir()
+    assert [row["run"] for row in whole_block(rows, tmp_path)] == ["a", "b"]
