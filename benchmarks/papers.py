@@ -178,6 +178,7 @@ OURS = (OWN, "mbds, evidence")
 EVERY = [*METHODS, *ADAPTED, *MBDS]
 
 FIGURES = ("far", "frr", "f2", "f2_obeyed", "accuracy", "auroc")
+"""What a row has measured: means over the draws."""
 
 
 class Study:
