@@ -22,7 +22,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.headline_plots import write_plots
+from benchmarks.headline_plots import PAGE, write_plots
 from benchmarks.headline_table import ORACLE, UNDEFENDED, defences_table, everywhere_table
 from benchmarks.marked_table import write_table
 from benchmarks.study_results import RESULTS, ROOT, Record, number, rows_of_study, write_csv
@@ -232,7 +232,7 @@ def main() -> None:
         f"\n{plots}\n## Means over seeds, in percent\n\n{means}"
     )
     write_table(ROOT / "README.md", "headline-table", f"{against_all}\n\n{everywhere}")
-    (RESULTS / "headline.md").write_text(page, encoding="utf-8")
+    PAGE.write_text(page, encoding="utf-8")
     print(summary(rows))
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.marked_table import marks, read_table
 from benchmarks.study_results import RESULTS, Record
 from fl_shield.simulations.reporting import report_runs
 
-OF_ROWS = ("heat_map", "cost_against_quality")
-"""Plots that need no run folders."""
+OF_ROWS = {
+    "heat_map": "ASR by attack and defence",
+    "cost_against_quality": "Cost against quality",
+}
+"""Plots that need no run folders: how their names begin, and what they show."""
 
 OF_ROUNDS = {
     "asr_curves": "Attack success rate by round",
@@ -20,9 +24,9 @@ OF_ROUNDS = {
     "roc": "Scores of attackers against those of honest clients",
     "score_distributions": "Scores of attackers and of honest clients",
 }
-"""Plots that do, and what they show."""
+"""Plots that do."""
 
-PREFIX = "headline."
+PAGE, ROUNDS = RESULTS / "headline.md", "headline-rounds"
 
 
 def write_plots(rows: Sequence[Record], study: Path) -> str:
@@ -36,27 +40,15 @@ def write_plots(rows: Sequence[Record], study: Path) -> str:
         rows: Of all finished runs.
         study: The study's folder, with a report in it.
     """
-    for plot in sorted((study / "report" / "plots").glob("*.png")):
-        if plot.name.startswith(OF_ROWS):
-            shutil.copyfile(plot, RESULTS / f"{PREFIX}{plot.name}")
     block = whole_block(rows, study)
-    about = RESULTS / f"{PREFIX}block.txt"
     if block:
         report_runs([study / row["run"] for row in block], study / "block", Console(quiet=True))
-        for name in OF_ROUNDS:
-            plot = study / "block" / "plots" / f"{name}.png"
-            if plot.is_file():
-                shutil.copyfile(plot, RESULTS / f"{PREFIX}{name}.png")
-        about.write_text(_told(block), encoding="utf-8")
-    lines = ["## Plots\n"]
-    heat = sorted(RESULTS.glob(f"{PREFIX}heat_map*.png"))
-    lines += [_image(file, "ASR by attack and defence") for file in heat]
-    lines.append(_image(RESULTS / f"{PREFIX}cost_against_quality.png", "Cost against quality"))
-    if about.is_file():
-        lines.append(about.read_text(encoding="utf-8"))
-        files = {RESULTS / f"{PREFIX}{name}.png": told for name, told in OF_ROUNDS.items()}
-        lines += [_image(file, told) for file, told in files.items() if file.is_file()]
-    return "\n".join(lines)
+        rounds = "\n".join([_told(block), *_shown(study / "block", OF_ROUNDS)])
+    else:
+        rounds = read_table(PAGE, ROUNDS) if PAGE.is_file() else ""
+    begin, end = marks(ROUNDS)
+    lines = [*_shown(study / "report", OF_ROWS), begin, rounds.strip(), end, ""]
+    return "\n".join(["## Plots\n", *lines])
 
 
 def whole_block(rows: Sequence[Record], study: Path) -> list[Record]:
@@ -77,5 +69,11 @@ def _told(block: Sequence[Record]) -> str:
     )
 
 
-def _image(file: Path, told: str) -> str:
-    return f"![{told}]({file.name})\n"
+def _shown(report: Path, plots: Mapping[str, str]) -> list[str]:
+    """Copy plots of a report beside the results, and return the lines that show them."""
+    lines = []
+    for name, told in plots.items():
+        for plot in sorted((report / "plots").glob(f"{name}*.png")):
+            shutil.copyfile(plot, RESULTS / f"headline.{plot.name}")
+            lines.append(f"![{told}](headline.{plot.name})\n")
+    return lines
