@@ -49,9 +49,11 @@ from fl_shield.simulations.meta_train import facts_of_training
 
 WITHOUT: dict[str, Columns] = {
     "all descriptors": lambda name: True,
-    "without extrapolation": lambda name: "@" not in name or "@raw/" in name,
+    "without a part of the way": lambda name: "@0.25/" not in name,
     "without raw weights": lambda name: "@raw/" not in name,
-    "without squares and phrases": lambda name: not name.endswith(("/patches", "/searched")),
+    "without squares": lambda name: not name.endswith("/patches"),
+    "without slopes": lambda name: not name.endswith("/slopes"),
+    "without Jumbo and inverted triggers": lambda name: not name.endswith(("/jumbo", "/inverted")),
     "without tokens": lambda name: (
         not name.startswith(("token_", "pull_")) and not name.endswith("guided")
     ),
@@ -63,7 +65,7 @@ WITHOUT: dict[str, Columns] = {
 }
 """Ablations: which descriptors are left."""
 
-EVERY_VIEW = "every scale and candidate trigger as well"
+FURTHER = "with extrapolation as well"
 
 Judged = dict[str, list[EpisodeTable]]
 """Rounds of the evaluation by data set."""
@@ -160,7 +162,7 @@ def ablations(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[A
         )
 
     ways = {what: way(index, columns) for index, (what, columns) in enumerate(WITHOUT.items())}
-    ways[EVERY_VIEW] = way(len(ways), lambda name: True, replace(SINGLE, leave_out=()))
+    ways[FURTHER] = way(len(ways), lambda name: True, replace(SINGLE, leave_out=data.NOT_MADE))
     return compared(study, judged, "descriptors", "descriptors", ways)
 
 

@@ -6,7 +6,7 @@ tokens that updates moved, and phrases that a search finds in their weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from fl_shield.activations.universal import perturbed, universal_perturbations
 from fl_shield.descriptors.candidates import answers
-from fl_shield.descriptors.comparison import INVERTED, JUMBO, PATCHES, TOKENS
+from fl_shield.descriptors.comparison import INVERTED, JUMBO, PATCHES, PHRASES, SEARCHED, TOKENS
 from fl_shield.descriptors.excess import EPSILON
 from fl_shield.probes.candidates import (
+    choose_phrases,
     choose_tokens,
     first_samples,
     jumbo_images,
@@ -24,6 +25,7 @@ from fl_shield.probes.candidates import (
 )
 from fl_shield.probes.patches import NUM_PATCH_SAMPLES, patched_images
 from fl_shield.probes.probe_set import Inputs
+from fl_shield.token_survey import TokenFacts
 
 
 @dataclass(frozen=True)
@@ -53,37 +55,36 @@ class CandidateTriggers:
         return answers(with_trigger, clean[:size], self.count, spread)
 
 
-def token_triggers(
-    clean: Inputs, excess: Tensor, pull: Tensor, obeyed: Sequence[int], seed: int
-) -> CandidateTriggers:
-    """Return the candidates of a text round.
-
-    Args:
-        clean: Clean probes.
-        excess: `(clients, tokens)` excess row motion.
-        pull: `(clients, tokens)` excess row pull.
-        obeyed: Tokens that mean a class to the global model already.
-        seed: Seed of the random ones.
-    """
-    chosen = choose_tokens(excess, pull, obeyed, seed)
-    texts = token_texts(first_samples(clean), chosen)
-    return CandidateTriggers(texts, len(chosen), {TOKENS: slice(len(chosen))})
-
-
-def phrase_triggers(
-    clean: Inputs, phrases: Mapping[str, Sequence[tuple[int, ...]]]
+def text_triggers(
+    clean: Inputs,
+    kinds: Sequence[str],
+    tokens: TokenFacts,
+    num_tokens: int,
+    seed: int,
+    searched: Callable[[], Sequence[tuple[int, ...]]],
 ) -> CandidateTriggers | None:
-    """Return phrases as candidates, None if there are none.
+    """Return the candidates of a round of texts, None if none are wanted.
 
     Args:
         clean: Clean probes.
-        phrases: Kind to phrases.
+        kinds: Which of `TOKENS`, `PHRASES` and `SEARCHED` to make.
+        tokens: How the clients moved their embedding rows.
+        num_tokens: Single tokens among `TOKENS`.
+        seed: Seed of the random ones.
+        searched: Searches the clients' weights for phrases.
     """
     together: list[tuple[int, ...]] = []
     where: dict[str, slice] = {}
-    for kind, chosen in phrases.items():
-        where[kind] = slice(len(together), len(together) + len(chosen))
-        together += chosen
+    makers: dict[str, Callable[[], Sequence[tuple[int, ...]]]] = {
+        TOKENS: lambda: choose_tokens(tokens.excess, tokens.pull, tokens.obeyed, seed, num_tokens),
+        PHRASES: lambda: choose_phrases(tokens.surplus),
+        SEARCHED: searched,
+    }
+    for kind in kinds:
+        if kind in makers:
+            chosen = makers[kind]()
+            where[kind] = slice(len(together), len(together) + len(chosen))
+            together += chosen
     if not together:
         return None
     return CandidateTriggers(token_texts(first_samples(clean), together), len(together), where)

@@ -10,7 +10,7 @@ from which it is then compared with the others.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,29 +26,28 @@ from fl_shield.activations.penultimate import (
     limited,
 )
 from fl_shield.activations.phrase_search import PhraseSearch, searched_phrases
+from fl_shield.activations.slopes import input_slopes
 from fl_shield.candidate_triggers import (
     CandidateTriggers,
     image_triggers,
     patch_triggers,
-    phrase_triggers,
-    token_triggers,
+    text_triggers,
 )
 from fl_shield.cohort import Cohort, State
 from fl_shield.descriptors.comparison import (
     GUIDED,
-    GUIDED_SCALE,
+    NUM_TOKENS,
     PATCHES,
-    PHRASES,
-    SEARCHED,
-    TOKENS,
+    SLOPES,
     Kept,
     compare,
 )
 from fl_shield.descriptors.excess import logit_shift
 from fl_shield.descriptors.geometry import describe_geometry, squared_norm
 from fl_shield.descriptors.places import Reading, describe_places, describe_reading, in_rows
-from fl_shield.descriptors.plan import plan_of
+from fl_shield.descriptors.plan import Plan, plan_of
 from fl_shield.descriptors.sketch import Sketcher
+from fl_shield.descriptors.slopes import keep_slopes, unit_of
 from fl_shield.descriptors.standardise import standardise
 from fl_shield.descriptors.table import DescriptorTable
 from fl_shield.descriptors.tokens import (
@@ -58,7 +57,7 @@ from fl_shield.descriptors.tokens import (
     insert_tokens,
 )
 from fl_shield.errors import ConfigurationError, ModelError, expected
-from fl_shield.probes.candidates import choose_phrases, token_texts
+from fl_shield.probes.candidates import first_samples, token_texts
 from fl_shield.probes.probe_set import Inputs, ProbeSet, placed
 from fl_shield.probes.views import CLEAN, build_views, concatenate
 from fl_shield.token_survey import TokenFacts, TokenSurvey
@@ -79,15 +78,15 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _CohortFacts:
-    """What the first pass learns: norms, mean direction, for text row motion, and what to ask."""
+    """What the first passes learn: norms, mean direction, row motion of text; what to ask where."""
 
     norms: list[float]
     origin: float
     median_norm: float
     direction_sum: Tensors
     tokens: TokenFacts | None
-    raw: _Asked | None
-    further: _Asked | None
+    asked: dict[str, list[_Asked]]
+    slopes: Tensor | None
 
 
 @dataclass
@@ -97,7 +96,7 @@ class _Seen:
     geometry: dict[str, float]
     readings: list[Reading] = field(default_factory=list)
     tokens: dict[str, float] = field(default_factory=dict)
-    guided: tuple[Reading, Reading] | None = None
+    guided: dict[str, tuple[Reading, Reading]] = field(default_factory=dict)
 
 
 class Inspector:
@@ -107,8 +106,8 @@ class Inspector:
         model: The federated model; a private copy is used, the caller's stays untouched.
         probes: Clean samples of the task.
         final_layer: Name of the final classification layer, when it cannot be found by itself.
-        columns: Names of the descriptors that are wanted; what none of them needs is not read. None
-            for all.
+        columns: Names of the descriptors that are wanted, or a plan of where to look; what none of
+            them needs is not read. None for all.
         seed: Seed of the noise view.
         device: Where probe passes run; None keeps the model's device.
 
@@ -123,7 +122,7 @@ class Inspector:
         probes: ProbeSet,
         *,
         final_layer: str | None = None,
-        columns: Collection[str] | None = None,
+        columns: Collection[str] | Plan | None = None,
         seed: int = 0,
         device: str | torch.device | None = None,
     ) -> None:
@@ -133,7 +132,7 @@ class Inspector:
         if device is not None:
             self._model.to(device)
         self._device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
-        self._plan = plan_of(columns)
+        self._plan = columns if isinstance(columns, Plan) else plan_of(columns)
         self._scale_names = [RAW, *(f"{scale:g}" for scale in self._plan.scales)]
         views = build_views(probes, seed)
         views = {name: placed(views[name], self._device) for name in self._plan.views}
@@ -190,7 +189,10 @@ class Inspector:
         self._put(self._own | self._own_buffers, reference)
         baseline = self._read(None, self._batch)
         facts = self._survey(cohort, reference, baseline)
-        kept = Kept(surplus=None if facts.tokens is None else facts.tokens.surplus.cpu())
+        kept = Kept(
+            surplus=None if facts.tokens is None else facts.tokens.surplus.cpu(),
+            slope_unit=1.0 if facts.slopes is None else unit_of(facts.slopes),
+        )
         rows: list[dict[str, float]] = []
         block: list[_Seen] = []
         for index, state in enumerate(self._states(cohort)):
@@ -226,49 +228,63 @@ class Inspector:
             for name, direction in update.items():
                 total[name] += direction.div_(max(norm, 1e-12))
         tokens = None if survey is None else survey.facts()
-        raw, further = (
-            None
-            if asked is None
-            else _Asked(asked, self._answers(asked, reference, baseline, baseline))
-            for asked in (
-                self._raw_candidates(cohort, tokens, reference),
-                self._candidates(tokens, reference, baseline),
-            )
-        )
         median = float(np.median(norms)) if norms else 0.0
         single = {name: total.pop(name).float() for name in self._parameters}
         origin = squared_norm(reference[name] for name in self._parameters) ** 0.5
-        return _CohortFacts(norms, origin, median, single, tokens, raw, further)
-
-    def _raw_candidates(
-        self, cohort: Cohort, tokens: TokenFacts | None, reference: Tensors
-    ) -> CandidateTriggers | None:
-        """Return the candidates that the clients' own weights are asked about, if any."""
-        if tokens is None or self._embedding is None:
-            return patch_triggers(self._clean) if PATCHES in self._plan.kinds else None
-        phrases = {}
-        if PHRASES in self._plan.kinds:
-            phrases[PHRASES] = choose_phrases(tokens.surplus)
-        if SEARCHED in self._plan.kinds:
-            layer = self._embedding.removesuffix(".weight")
-            search = PhraseSearch(self._model, layer, self._clean, self._filler, reference)
-            phrases[SEARCHED] = searched_phrases(search, lambda: self._states(cohort))
-        return phrase_triggers(self._clean, phrases)
+        slopes = self._slopes_under(reference) if SLOPES in self._plan.kinds else None
+        facts = _CohortFacts(norms, origin, median, single, tokens, {}, slopes)
+        for scale in (RAW, *map("{:g}".format, self._plan.stops())):
+            facts.asked[scale] = [
+                _Asked(asked, self._answers(asked, reference, baseline, baseline))
+                for asked in self._candidates(scale, cohort, facts, reference, baseline)
+            ]
+        return facts
 
     def _candidates(
-        self, tokens: TokenFacts | None, reference: Tensors, baseline: Reading
-    ) -> CandidateTriggers | None:
-        """Return the candidates that updates are asked about further on, if any."""
-        if tokens is not None:
-            if TOKENS not in self._plan.kinds:
-                return None
-            return token_triggers(
-                self._clean, tokens.excess, tokens.pull, tokens.obeyed, self._seed
-            )
-        classes = baseline[0].shape[1]
-        return image_triggers(
-            self._clean, self._model, reference, classes, self._plan.kinds, self._seed
-        )
+        self,
+        scale: str,
+        cohort: Cohort,
+        facts: _CohortFacts,
+        reference: Tensors,
+        baseline: Reading,
+    ) -> Iterator[CandidateTriggers]:
+        """Yield the candidates that clients are asked about there, by how many probes have them."""
+        kinds, tokens = self._plan.kinds_at(scale), facts.tokens
+        if tokens is None:
+            if PATCHES in kinds and (patches := patch_triggers(self._clean)):
+                yield patches
+            classes = baseline[0].shape[1]
+            images = image_triggers(self._clean, self._model, reference, classes, kinds, self._seed)
+            if images is not None:
+                yield images
+            return
+        texts = text_triggers(
+            self._clean, kinds, tokens, NUM_TOKENS.get(scale, 0), self._seed,
+            lambda: self._searched(scale, cohort, facts, reference),
+        )  # fmt: skip
+        if texts is not None:
+            yield texts
+
+    def _searched(
+        self, scale: str, cohort: Cohort, facts: _CohortFacts, reference: Tensors
+    ) -> list[tuple[int, ...]]:
+        """Return the phrases that a search finds in the clients' weights at a scale."""
+        assert self._embedding is not None
+        layer = self._embedding.removesuffix(".weight")
+        search = PhraseSearch(self._model, layer, self._clean, self._filler, reference)
+        return searched_phrases(search, lambda: self._states_at(scale, cohort, facts, reference))
+
+    def _states_at(
+        self, scale: str, cohort: Cohort, facts: _CohortFacts, reference: Tensors
+    ) -> Iterator[Tensors]:
+        """Yield each client's weights, its own or those at a scale of its update."""
+        for state, norm in zip(self._states(cohort), facts.norms, strict=True):
+            if scale == RAW:
+                yield state
+            else:
+                update = self._update(state, reference)
+                length = float(scale) * facts.median_norm
+                yield reference | extrapolate(reference, update, norm, length)
 
     def _answers(
         self, candidates: CandidateTriggers, state: Tensors | None, client: Reading, own: Reading
@@ -278,13 +294,14 @@ class Inspector:
         logits = self._read(state, candidates.inputs)[0]
         return candidates.answers(logits, client[0][clean], own[0][clean])
 
-    def _ask(self, asked: _Asked | None, client: Reading, baseline: Reading, kept: Kept) -> None:
+    def _ask(
+        self, scale: str, facts: _CohortFacts, client: Reading, baseline: Reading, kept: Kept
+    ) -> None:
         """Ask the private model, as it stands, about candidates; `client` is its reading."""
-        if asked is None:
-            return
-        answered = (self._answers(asked.triggers, None, client, baseline) - asked.own).cpu()
-        for kind, part in asked.triggers.kinds.items():
-            kept.answers.setdefault(kind, []).append(answered[part])
+        for asked in facts.asked.get(scale, ()):
+            answered = (self._answers(asked.triggers, None, client, baseline) - asked.own).cpu()
+            for kind, part in asked.triggers.kinds.items():
+                kept.answers.setdefault((scale, kind), []).append(answered[part])
 
     def _look_at(
         self,
@@ -298,7 +315,7 @@ class Inspector:
         """Run a client's weights, and its update followed further, on the probes."""
         self._put(self._own | self._own_buffers, state)
         raw = self._read(None, self._batch)
-        self._ask(facts.raw, raw, baseline, kept)
+        self._ask(RAW, facts, raw, baseline, kept)
         self._put(self._own_buffers, reference)
         update = self._update(state, reference)
         norm = facts.norms[index]
@@ -310,45 +327,34 @@ class Inspector:
         if facts.tokens is not None:
             seen.tokens = describe_tokens(facts.tokens.excess[index], facts.tokens.pull[index])
         kept.sketches.append(self._sketcher.sketch(update))
-        for scale in self._plan.scales:
-            seen.readings.append(self._follow(reference, update, norm, scale * facts.median_norm))
-            if scale == GUIDED_SCALE:
-                self._look_closer(index, seen, seen.readings[-1], reference, baseline, facts, kept)
-        if GUIDED_SCALE not in self._plan.scales and self._looks_closer(facts):
-            clean = self._follow(reference, update, norm, GUIDED_SCALE * facts.median_norm)
-            self._look_closer(index, seen, clean, reference, baseline, facts, kept)
+        for scale in self._plan.stops():
+            extrapolate(reference, update, norm, scale * facts.median_norm, out=self._own)
+            reading, name = self._read(None, self._batch), f"{scale:g}"
+            if scale in self._plan.scales:
+                seen.readings.append(reading)
+            self._ask(name, facts, reading, baseline, kept)
+            if facts.tokens is not None and f"{name}/{GUIDED}" in self._plan.asked:
+                seen.guided[name] = self._guided(facts.tokens.excess[index], reference)
+            if facts.slopes is not None and f"{name}/{SLOPES}" in self._plan.asked:
+                slopes = keep_slopes(self._slopes_under(self._own), facts.slopes, self._seed)
+                kept.slopes.setdefault(name, []).append(slopes)
         return seen
 
-    def _looks_closer(self, facts: _CohortFacts) -> bool:
-        is_text = facts.tokens is not None
-        return facts.further is not None or (is_text and self._plan.guided)
+    def _slopes_under(self, state: Mapping[str, Tensor]) -> Tensor:
+        """Return the slopes of the logits by the first clean probes."""
+        layer = None if self._embedding is None else self._embedding.removesuffix(".weight")
+        inputs = in_layout(first_samples(self._clean), self._layout)
+        return input_slopes(self._model, state, inputs, layer).cpu()
+
+    def _guided(self, excess: Tensor, reference: Tensors) -> tuple[Reading, Reading]:
+        """Read texts with the tokens that an update moved most, as the model is, and was."""
+        guided = token_texts(self._clean, [tuple(excess.topk(NUM_GUIDED).indices.tolist())])
+        return self._read(None, guided), self._read(reference, guided)
 
     @staticmethod
     def _put(places: Tensors, state: Tensors) -> None:
         for name, place in places.items():
             place.copy_(state[name])
-
-    def _follow(self, reference: Tensors, update: Tensors, norm: float, length: float) -> Reading:
-        """Write the extrapolated weights into the private model and read it."""
-        extrapolate(reference, update, norm, length, out=self._own)
-        return self._read(None, self._batch)
-
-    def _look_closer(
-        self,
-        index: int,
-        seen: _Seen,
-        moved: Reading,
-        reference: Tensors,
-        baseline: Reading,
-        facts: _CohortFacts,
-        kept: Kept,
-    ) -> None:
-        """Ask the private model, as it stands, about the candidates and the guided probes."""
-        self._ask(facts.further, moved, baseline, kept)
-        if facts.tokens is not None and self._plan.guided:
-            tokens = facts.tokens.excess[index].topk(NUM_GUIDED).indices.tolist()
-            guided = token_texts(self._clean, [tuple(tokens)])
-            seen.guided = self._read(None, guided), self._read(reference, guided)
 
     def _describe_block(
         self, block: list[_Seen], baseline: Reading, kept: Kept
@@ -368,14 +374,14 @@ class Inspector:
         kept.shifts.append(logit_shift(client[0], reference[0]).cpu())
         places = in_rows(describe_places(client, reference, self._scale_names, views, self._labels))
         rows = [s.geometry | place | s.tokens for s, place in zip(block, places, strict=True)]
-        pairs = [seen.guided for seen in block if seen.guided is not None]
-        if pairs:
+        for scale in block[0].guided:
+            pairs = [seen.guided[scale] for seen in block]
             moved, there = (
                 tuple(torch.stack([pair[i][k] for pair in pairs]) for k in (0, 1)) for i in (0, 1)
             )
             guided = describe_reading((moved[0], moved[1]), (there[0], there[1]))
             for row, found in zip(rows, in_rows(guided), strict=True):
-                row |= {f"{n}@{GUIDED_SCALE:g}/{GUIDED}": value for n, value in found.items()}
+                row |= {f"{n}@{scale}/{GUIDED}": value for n, value in found.items()}
         return rows
 
     def _read(self, state: Tensors | None, inputs: Inputs) -> Reading:

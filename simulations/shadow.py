@@ -51,6 +51,7 @@ class ShadowJob:
     keep_weights: bool
     clean_samples: int
     rivals: bool
+    leave_out: tuple[str, ...]
 
     @property
     def table(self) -> Path:
@@ -64,7 +65,10 @@ class ShadowJob:
             return self.table
         domain = load_domain(self.domain, self.data_root)
         folder = play(domain, self.seed, self.ranges, self.store / "episodes")
-        tables = describe_run(stored_run(folder), domain, self.clean_samples, rivals=self.rivals)
+        tables = describe_run(
+            stored_run(folder), domain, self.clean_samples,
+            rivals=self.rivals, leave_out=self.leave_out,
+        )  # fmt: skip
         write_tables(self.table, tables)
         if not self.keep_weights:
             shutil.rmtree(folder)
@@ -144,6 +148,7 @@ def _jobs(config: DictConfig) -> Iterator[ShadowJob]:
             yield ShadowJob(
                 name, seed, config.data_root, ranges, Path(config.store).expanduser().absolute(),
                 bool(config.keep_weights), int(config.clean_samples), config.kind == "evaluation",
+                tuple(config.leave_out),
             )  # fmt: skip
 
 

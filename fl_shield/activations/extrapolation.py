@@ -1,8 +1,10 @@
-"""Extrapolation: looking further along an update than the client went.
+"""Interpolation and extrapolation: looking nearer and further along an update than the client went.
 
 Stealthy attackers hide by being small. Every update is brought to the cohort's median norm and
 followed for `scale` times that far, `G + s · m · d / ‖d‖`, which undoes hiding by clipping or by
-boosting and makes what the direction does visible.
+boosting and makes what the direction does visible. A part of the way shows most: a poisoned model
+may send everything to the target, triggered or not, where a quarter of its update, which is more
+than averaging leaves of it, sends triggered inputs there and no others.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from torch import Tensor
 RAW = "raw"
 """The scale at which the client's own weights are used, buffers included."""
 
-SCALES: tuple[float, ...] = (1.0, 4.0, 10.0)
-"""Extrapolation scales, in units of the cohort's median update norm."""
+SCALES: tuple[float, ...] = (0.25, 1.0, 4.0, 10.0)
+"""Scales at which an update is followed, in units of the cohort's median update norm."""
 
 EPSILON = 1e-12
 

@@ -16,6 +16,7 @@ from fl_shield.descriptors.candidates import (
 )
 from fl_shield.descriptors.excess import describe_excess
 from fl_shield.descriptors.sketch import describe_relations
+from fl_shield.descriptors.slopes import Slopes, describe_slopes
 from fl_shield.descriptors.tokens import describe_surplus
 
 JUMBO, INVERTED, TOKENS = "jumbo", "inverted", "tokens"
@@ -31,17 +32,23 @@ DESCRIBED_BY = {
     INVERTED: describe_inverted, PATCHES: describe_sought, SEARCHED: describe_sought
 }  # fmt: skip
 
+SLOPES = "slopes"
+"""Slopes of the logits by the input, of both models."""
+
 GUIDED = "guided"
 """View of texts with the tokens inserted that an update moved most."""
 
-GUIDED_SCALE = 4.0
-"""Scale at which update-guided and candidate probes are read; one, because they are many."""
+NEAR, FAR = "0.25", "4"
 
+ASKED_AT = {
+    JUMBO: (NEAR, FAR), INVERTED: (NEAR, FAR), TOKENS: (NEAR, FAR), GUIDED: (NEAR, FAR),
+    PATCHES: (RAW, NEAR), PHRASES: (RAW, NEAR), SEARCHED: (RAW, NEAR),
+    SLOPES: (NEAR,),
+}  # fmt: skip
+"""Scales at which candidate triggers and update-guided texts are read; few, because they are many."""
 
-def place_of(kind: str) -> str:
-    """Return where a kind of candidate triggers is read, scale and view."""
-    is_raw = kind in (PATCHES, PHRASES, SEARCHED)
-    return f"{RAW if is_raw else f'{GUIDED_SCALE:g}'}/{kind}"
+NUM_TOKENS = {NEAR: 64, FAR: 24}
+"""Single tokens that are candidates, by scale; clients propose as many joint ones."""
 
 
 @dataclass
@@ -50,14 +57,18 @@ class Kept:
 
     Attributes:
         shifts: `(block of clients, scales, views, samples, classes)` logit shifts.
-        answers: `(candidates, classes)` answers to each kind of candidate triggers, one tensor a
-            client.
+        answers: `(candidates, classes)` answers to candidate triggers, by scale and kind, one
+            tensor a client.
+        slopes: Slopes of the logits by the input, by scale, one a client.
+        slope_unit: Root mean square norm of the global model's.
         sketches: `(buckets,)` sketched updates, one tensor a client.
         surplus: `(clients, tokens)` surplus row motion of text, None for other inputs.
     """
 
     shifts: list[Tensor] = field(default_factory=list)
-    answers: dict[str, list[Tensor]] = field(default_factory=dict)
+    answers: dict[tuple[str, str], list[Tensor]] = field(default_factory=dict)
+    slopes: dict[str, list[Slopes]] = field(default_factory=dict)
+    slope_unit: float = 1.0
     sketches: list[Tensor] = field(default_factory=list)
     surplus: Tensor | None = None
 
@@ -74,7 +85,10 @@ def compare(kept: Kept, scales: Sequence[str], views: Sequence[str]) -> dict[str
             columns |= {f"{name}@{scale}/{view}": values for name, values in found.items()}
     if kept.surplus is not None:
         columns |= describe_surplus(kept.surplus)
-    for kind, answered in kept.answers.items():
+    for (scale, kind), answered in kept.answers.items():
         found = DESCRIBED_BY.get(kind, describe_candidates)(torch.stack(answered))
-        columns |= {f"{name}@{place_of(kind)}": values for name, values in found.items()}
+        columns |= {f"{name}@{scale}/{kind}": values for name, values in found.items()}
+    for scale, slopes in kept.slopes.items():
+        found = describe_slopes(slopes, kept.slope_unit)
+        columns |= {f"{name}@{scale}/{SLOPES}": values for name, values in found.items()}
     return columns

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from fl_shield.baselines import score_all
 from fl_shield.data.task import Split, model_inputs
+from fl_shield.descriptors.plan import Plan
 from fl_shield.errors import ConfigurationError, expected
 from fl_shield.inspection import Inspector
 from fl_shield.probes.probe_set import ProbeSet
@@ -41,6 +42,7 @@ def describe_run(
     seed: int = 0,
     *,
     rivals: bool = False,
+    leave_out: Collection[str] = (),
 ) -> list[EpisodeTable]:
     """Return the tables of a federation's rounds.
 
@@ -51,11 +53,12 @@ def describe_run(
         seed: Seed of the noise and candidate views.
         rivals: Whether the facts of a round hold, as `rivals`, the suspicion statistics of
             published defences on the same updates (`fl_shield.baselines`), name to one a client.
+        leave_out: Where not to look, as in `*@10/*`.
     """
     spec = domain.task.spec
     model = domain.architectures[run.facts["architecture"]].model(spec)
     probes = probe_set(run.probes(), spec.num_classes, clean_samples)
-    inspector = Inspector(model, probes, seed=seed)
+    inspector = Inspector(model, probes, columns=Plan().without(leave_out), seed=seed)
     tables = []
     for entry in run.rounds:
         cohort = run.cohort(entry)

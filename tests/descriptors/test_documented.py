@@ -13,7 +13,9 @@ from fl_shield.models.state import state_arrays
 from fl_shield.probes.probe_set import ProbeSet
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "detection.md").read_text(encoding="utf-8")
-MODULES = ("response", "activation", "excess", "geometry", "sketch", "tokens", "candidates")
+MODULES = (
+    "response", "activation", "excess", "geometry", "sketch", "tokens", "candidates", "slopes",
+)  # fmt: skip
 
 
 def documented() -> set[str]:

@@ -97,7 +97,10 @@ def samples_per_client(model: nn.Module, probes: ProbeSet, columns: Iterable[str
         (["answer_own@4/inverted"], 2 * NUM_PROBES + 3 * 6),
         # Two colours at sixteen places on four samples, under the client's own weights.
         (["answer_lift@raw/patches"], NUM_PROBES + 2 * 16 * 4),
-        (None, 8 * NUM_PROBES + (12 + 3) * 6 + 2 * 16 * 4),
+        # A part of the way, the same squares; and the slopes on six samples.
+        (["answer_lift@0.25/patches"], 2 * NUM_PROBES + 2 * 16 * 4),
+        (["slope_peer@0.25/slopes"], 2 * NUM_PROBES + 6),
+        (None, 10 * NUM_PROBES + 2 * ((12 + 3) * 6 + 2 * 16 * 4) + 6),
     ],
 )
 def test_passes_are_those_that_the_descriptors_need(
@@ -142,6 +145,20 @@ def test_what_is_read_says_the_same_as_in_a_full_reading(data: st.DataObject) ->
     for name in wanted:
         a, b = (t.raw[:, t.names.index(name)] for t in (full, part))
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_places_are_left_out_by_pattern() -> None:
+    plan = Plan().without(["*@1/*", "*@10/*", "*/jumbo", "*@4/inverted", "*/noise"])
+    assert plan.scales == (0.25, 4.0)
+    assert plan.views == ("clean",)
+    assert "0.25/inverted" in plan.asked
+    assert not {"4/inverted", "0.25/jumbo", "4/jumbo"} & {*plan.asked}
+    model = Pictures()
+    full = Inspector(model, IMAGES).describe(cohort(model))
+    part = Inspector(model, IMAGES, columns=plan).describe(cohort(model))
+    assert {*part.names} < {*full.names}
+    assert not any(name.endswith(("/noise", "/jumbo")) or "@10/" in name for name in part.names)
+    assert Plan().without([]) == Plan()
 
 
 def test_unknown_columns_ask_for_nothing() -> None:

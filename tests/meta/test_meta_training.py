@@ -55,7 +55,21 @@ def test_the_loss_of_a_hand_computed_round() -> None:
     present = torch.tensor([[True, True, True, False]])
     entropy = 0.5 * softplus(-1.0) + 0.25 * (softplus(-1.0) + softplus(0.5))
     ranked = (softplus(-2.0) + softplus(-0.5)) / 2
-    assert detection_loss(odds, malicious, present).item() == pytest.approx(entropy + ranked)
+    top = 0.5 * softplus(0.5 - 1.0)  # one of the two honest clients is a tenth of them, or more
+    found = detection_loss(odds, malicious, present).item()
+    assert found == pytest.approx(entropy + ranked + top)
+
+
+def test_attackers_are_to_exceed_the_oddest_honest_clients_of_any_round() -> None:
+    odds, malicious = torch.zeros(3, 10), torch.zeros(3, 10)
+    present = torch.ones(3, 10, dtype=torch.bool)
+    malicious[0, 0], odds[0, 0] = 1.0, 2.0
+    calm = detection_loss(odds, malicious, present).item()
+    odds[2, 4] = 3.0  # of 29 honest clients the three highest count
+    odd = detection_loss(odds, malicious, present).item()
+    entropy = 0.05 * (softplus(3.0) - softplus(0.0)) / 3
+    top = 0.5 * (softplus(1.0) - softplus(-2.0)) / 3
+    assert odd - calm == pytest.approx(entropy + top, abs=1e-6)
 
 
 def test_a_round_of_one_kind_has_no_pairs() -> None:
