@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.detector_data import EVALUATION, JUDGED, LEARNED, TRAINING, Part, times
+from benchmarks.detector_data import EVALUATION, JUDGED, LEARNED, TRAINING, Part
 from benchmarks.detector_samples import SIBLINGS
 from fl_shield.shadow.table import EpisodeTable
 
@@ -37,12 +37,6 @@ def test_a_part_knows_its_own_rounds_and_no_others() -> None:
         others = {run for p in (*TRAINING, EVALUATION) if p is not part for run in runs(p)}
         assert all(part.has(episode(run)) for run in runs(part))
         assert not any(part.has(episode(run)) for run in others)
-
-
-def test_rounds_are_repeated_as_their_part_says() -> None:
-    assert times(episode("sst2-0000005")) == 1
-    assert times(episode("sst2-0031000")) == 3
-    assert times(episode("sst2-1000100")) == 1
 
 
 def test_every_learned_data_set_has_working_backdoors() -> None:
