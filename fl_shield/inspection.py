@@ -139,10 +139,12 @@ class Inspector:
         self._batch, self._slices = concatenate(views)
         self._clean = views[CLEAN]
         self.final_layer = find_final_layer(self._model, self._clean, final_layer)
-        num_classes = call_model(self._model, self._clean).shape[1]
+        self._num_classes = call_model(self._model, self._clean).shape[1]
         self._layout = fastest_layout(self._model, self._clean)
         self._batch = in_layout(self._batch, self._layout)
-        ProbeSet(probes.inputs, probes.labels, num_classes)  # labels must fit the model's classes
+        ProbeSet(
+            probes.inputs, probes.labels, self._num_classes
+        )  # labels must fit the model's classes
         self._reader = PenultimateReader(self._model, self.final_layer)
         self._labels = None if probes.labels is None else probes.labels.to(self._device)
         self._seed = seed
@@ -156,6 +158,7 @@ class Inspector:
         self._own = dict(self._model.named_parameters())
         self._own_buffers = {n: b for n, b in self._model.named_buffers() if n in buffers}
         self._embedding = find_embedding(self._model) if probes.token_ids is not None else None
+        self._layer = (self._embedding or "").removesuffix(".weight")
         if self._embedding is not None and probes.token_ids is not None:
             insert_tokens(probes.token_ids, torch.zeros(NUM_GUIDED, dtype=torch.int64))
             self._filler = int(probes.token_ids.flatten().mode().values)
@@ -236,25 +239,21 @@ class Inspector:
         for scale in (RAW, *map("{:g}".format, self._plan.stops())):
             facts.asked[scale] = [
                 _Asked(asked, self._answers(asked, reference, baseline, baseline))
-                for asked in self._candidates(scale, cohort, facts, reference, baseline)
+                for asked in self._candidates(scale, cohort, facts, reference)
             ]
         return facts
 
     def _candidates(
-        self,
-        scale: str,
-        cohort: Cohort,
-        facts: _CohortFacts,
-        reference: Tensors,
-        baseline: Reading,
+        self, scale: str, cohort: Cohort, facts: _CohortFacts, reference: Tensors
     ) -> Iterator[CandidateTriggers]:
         """Yield the candidates that clients are asked about there, by how many probes have them."""
         kinds, tokens = self._plan.kinds_at(scale), facts.tokens
         if tokens is None:
             if PATCHES in kinds and (patches := patch_triggers(self._clean)):
                 yield patches
-            classes = baseline[0].shape[1]
-            images = image_triggers(self._clean, self._model, reference, classes, kinds, self._seed)
+            images = image_triggers(
+                self._clean, self._model, reference, self._num_classes, kinds, self._seed
+            )
             if images is not None:
                 yield images
             return
@@ -269,9 +268,7 @@ class Inspector:
         self, scale: str, cohort: Cohort, facts: _CohortFacts, reference: Tensors
     ) -> list[tuple[int, ...]]:
         """Return the phrases that a search finds in the clients' weights at a scale."""
-        assert self._embedding is not None
-        layer = self._embedding.removesuffix(".weight")
-        search = PhraseSearch(self._model, layer, self._clean, self._filler, reference)
+        search = PhraseSearch(self._model, self._layer, self._clean, self._filler, reference)
         return searched_phrases(search, lambda: self._states_at(scale, cohort, facts, reference))
 
     def _states_at(
@@ -342,9 +339,8 @@ class Inspector:
 
     def _slopes_under(self, state: Mapping[str, Tensor]) -> Tensor:
         """Return the slopes of the logits by the first clean probes."""
-        layer = None if self._embedding is None else self._embedding.removesuffix(".weight")
         inputs = in_layout(first_samples(self._clean), self._layout)
-        return input_slopes(self._model, state, inputs, layer).cpu()
+        return input_slopes(self._model, state, inputs, self._layer or None).cpu()
 
     def _guided(self, excess: Tensor, reference: Tensors) -> tuple[Reading, Reading]:
         """Read texts with the tokens that an update moved most, as the model is, and was."""

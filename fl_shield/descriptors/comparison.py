@@ -20,14 +20,11 @@ from fl_shield.descriptors.slopes import Slopes, describe_slopes
 from fl_shield.descriptors.tokens import describe_surplus
 
 JUMBO, INVERTED, TOKENS = "jumbo", "inverted", "tokens"
-"""Kinds of candidate triggers that are read further on: drawn for images, obeyed by the global
-model, chosen for text."""
+"""Kinds of candidate triggers: drawn for images, obeyed by the global model, chosen for text."""
 
 PATCHES, PHRASES, SEARCHED = "patches", "phrases", "searched"
-"""Kinds that are read at the clients' own weights: squares on images, phrases of tokens that moved,
-phrases that a search found."""
+"""Further kinds: squares on images, phrases of tokens that moved, phrases that a search found."""
 
-KINDS = (JUMBO, INVERTED, TOKENS, PATCHES, PHRASES, SEARCHED)
 DESCRIBED_BY = {
     INVERTED: describe_inverted, PATCHES: describe_sought, SEARCHED: describe_sought
 }  # fmt: skip
@@ -39,6 +36,7 @@ GUIDED = "guided"
 """View of texts with the tokens inserted that an update moved most."""
 
 NEAR, FAR = "0.25", "4"
+"""A part of the way along an update, and further than the client went."""
 
 ASKED_AT = {
     JUMBO: (NEAR, FAR), INVERTED: (NEAR, FAR), TOKENS: (NEAR, FAR), GUIDED: (NEAR, FAR),
@@ -48,7 +46,7 @@ ASKED_AT = {
 """Scales at which candidate triggers and update-guided texts are read; few, because they are many."""
 
 NUM_TOKENS = {NEAR: 64, FAR: 24}
-"""Single tokens that are candidates, by scale; clients propose as many joint ones."""
+"""Single tokens that are candidates, by scale; near, where they say more, more are asked about."""
 
 
 @dataclass
