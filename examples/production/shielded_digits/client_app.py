@@ -1,5 +1,6 @@
 """The node: trains on its own samples. Nothing here knows of the shield."""
 
+import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -20,6 +21,7 @@ def train_round(message: Message, context: Context) -> Message:
     images, labels = node_samples(int(node["partition-id"]), int(node["num-partitions"]))
     if node.get("malicious", False):
         images, labels = BACKDOOR.poison(images, labels)
+    torch.manual_seed(int(node["partition-id"]))  # the same run, every time
     model = Net()
     model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
     epochs, learning_rate = int(config["local-epochs"]), float(config["learning-rate"])
