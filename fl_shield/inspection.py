@@ -26,7 +26,7 @@ from fl_shield.activations.penultimate import (
     limited,
 )
 from fl_shield.activations.phrase_search import PhraseSearch, searched_phrases
-from fl_shield.activations.slopes import input_slopes
+from fl_shield.activations.slopes import has_slopes, input_slopes
 from fl_shield.candidate_triggers import (
     CandidateTriggers,
     image_triggers,
@@ -142,9 +142,7 @@ class Inspector:
         self._num_classes = call_model(self._model, self._clean).shape[1]
         self._layout = fastest_layout(self._model, self._clean)
         self._batch = in_layout(self._batch, self._layout)
-        ProbeSet(
-            probes.inputs, probes.labels, self._num_classes
-        )  # labels must fit the model's classes
+        ProbeSet(probes.inputs, probes.labels, self._num_classes)  # labels must fit its classes
         self._reader = PenultimateReader(self._model, self.final_layer)
         self._labels = None if probes.labels is None else probes.labels.to(self._device)
         self._seed = seed
@@ -158,7 +156,7 @@ class Inspector:
         self._own = dict(self._model.named_parameters())
         self._own_buffers = {n: b for n, b in self._model.named_buffers() if n in buffers}
         self._embedding = find_embedding(self._model) if probes.token_ids is not None else None
-        self._layer = (self._embedding or "").removesuffix(".weight")
+        self._layer = self._embedding and self._embedding.removesuffix(".weight")
         if self._embedding is not None and probes.token_ids is not None:
             insert_tokens(probes.token_ids, torch.zeros(NUM_GUIDED, dtype=torch.int64))
             self._filler = int(probes.token_ids.flatten().mode().values)
@@ -234,7 +232,8 @@ class Inspector:
         median = float(np.median(norms)) if norms else 0.0
         single = {name: total.pop(name).float() for name in self._parameters}
         origin = squared_norm(reference[name] for name in self._parameters) ** 0.5
-        slopes = self._slopes_under(reference) if SLOPES in self._plan.kinds else None
+        is_sloped = SLOPES in self._plan.kinds and has_slopes(self._clean, self._layer)
+        slopes = self._slopes_under(reference) if is_sloped else None
         facts = _CohortFacts(norms, origin, median, single, tokens, {}, slopes)
         for scale in (RAW, *map("{:g}".format, self._plan.stops())):
             facts.asked[scale] = [
@@ -268,6 +267,7 @@ class Inspector:
         self, scale: str, cohort: Cohort, facts: _CohortFacts, reference: Tensors
     ) -> list[tuple[int, ...]]:
         """Return the phrases that a search finds in the clients' weights at a scale."""
+        assert self._layer is not None
         search = PhraseSearch(self._model, self._layer, self._clean, self._filler, reference)
         return searched_phrases(search, lambda: self._states_at(scale, cohort, facts, reference))
 
@@ -333,14 +333,14 @@ class Inspector:
             if facts.tokens is not None and f"{name}/{GUIDED}" in self._plan.asked:
                 seen.guided[name] = self._guided(facts.tokens.excess[index], reference)
             if facts.slopes is not None and f"{name}/{SLOPES}" in self._plan.asked:
-                slopes = keep_slopes(self._slopes_under(self._own), facts.slopes, self._seed)
+                slopes = keep_slopes(self._slopes_under(self._own), facts.slopes, self._sketcher)
                 kept.slopes.setdefault(name, []).append(slopes)
         return seen
 
     def _slopes_under(self, state: Mapping[str, Tensor]) -> Tensor:
         """Return the slopes of the logits by the first clean probes."""
         inputs = in_layout(first_samples(self._clean), self._layout)
-        return input_slopes(self._model, state, inputs, self._layer or None).cpu()
+        return input_slopes(self._model, state, inputs, self._layer).cpu()
 
     def _guided(self, excess: Tensor, reference: Tensors) -> tuple[Reading, Reading]:
         """Read texts with the tokens that an update moved most, as the model is, and was."""

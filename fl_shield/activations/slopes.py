@@ -14,12 +14,18 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from fl_shield.activations.directions import embedding_slopes
+from fl_shield.activations.directions import embedding_slopes, slopes_by
 from fl_shield.activations.penultimate import logits_under
 from fl_shield.probes.probe_set import Inputs
 
 MAX_CLASSES = 10
 """Classes whose slopes are taken, the first ones; a pass back each."""
+
+
+def has_slopes(inputs: Inputs, embedding: str | None) -> bool:
+    """Return whether inputs can be moved: not named images, nor tokens that no embedding takes."""
+    is_movable = isinstance(inputs, Tensor) and inputs.is_floating_point()
+    return embedding is not None or is_movable
 
 
 def input_slopes(
@@ -30,7 +36,7 @@ def input_slopes(
     Args:
         model: In eval mode, in which samples do not depend on each other.
         state: Weights to use.
-        inputs: Images, or texts as the model takes them.
+        inputs: Images, or texts as the model takes them; such as `has_slopes` is true of.
         embedding: Name of the token embedding of texts, whose output is the input then, averaged
             over the positions; None for images.
     """
@@ -46,6 +52,4 @@ def input_slopes(
     assert isinstance(inputs, Tensor)
     with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         images = inputs.detach().clone().requires_grad_()
-        totals = centred(images)
-        rows = [torch.autograd.grad(t, images, retain_graph=True)[0] for t in totals]
-    return torch.stack(rows).flatten(2).detach()
+        return slopes_by(centred(images), images).flatten(2)

@@ -7,7 +7,7 @@ candidate triggers has its own.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -42,29 +42,26 @@ class Plan:
         """Return the kinds that are asked about at a scale, `raw` or a number as text."""
         return tuple(kind for kind in ASKED_AT if f"{scale}/{kind}" in self.asked)
 
+    def only(self, is_read: Callable[[str], bool]) -> Plan:
+        """Return the plan with the places, `scale/view`, that are read; the clean view stays."""
+        names = (RAW, *map("{:g}".format, self.scales))
+        plain = [
+            (scale, view) for scale in names for view in self.views if is_read(f"{scale}/{view}")
+        ]
+        scales, views = {scale for scale, _ in plain}, {CLEAN, *(view for _, view in plain)}
+        return Plan(
+            scales=tuple(scale for scale in self.scales if f"{scale:g}" in scales),
+            views=tuple(view for view in self.views if view in views),
+            asked=tuple(place for place in self.asked if is_read(place)),
+        )
+
     def without(self, patterns: Collection[str]) -> Plan:
         """Return the plan without the places whose descriptors match, as in `*@10/*`, `*/jumbo`.
 
         >>> Plan().without(["*@1/*", "*@10/*", "*/noise", "*/jumbo"]).scales
         (0.25, 4.0)
         """
-
-        def is_read(place: str) -> bool:
-            return not any(fnmatchcase(f"descriptor@{place}", pattern) for pattern in patterns)
-
-        def has_any(scale: str) -> bool:
-            return any(is_read(f"{scale}/{view}") for view in self.views)
-
-        scales = (RAW, *map("{:g}".format, self.scales))
-        return Plan(
-            scales=tuple(scale for scale in self.scales if has_any(f"{scale:g}")),
-            views=tuple(
-                view
-                for view in self.views
-                if view == CLEAN or any(is_read(f"{scale}/{view}") for scale in scales)
-            ),
-            asked=tuple(place for place in self.asked if is_read(place)),
-        )
+        return self.only(lambda place: not matches(f"descriptor@{place}", patterns))
 
     def stops(self) -> list[float]:
         """Return all scales, besides the client's own weights, at which anything is read."""
@@ -83,11 +80,9 @@ def plan_of(columns: Iterable[str] | None) -> Plan:
     if columns is None:
         return Plan()
     places = {name.partition("@")[2] for name in columns if "@" in name}
-    pairs = [place.partition("/")[::2] for place in places]
-    seen, whole = {view for _, view in pairs}, Plan()
-    plain = {scale for scale, view in pairs if view in whole.views}
-    return Plan(
-        scales=tuple(scale for scale in whole.scales if f"{scale:g}" in plain),
-        views=tuple(view for view in whole.views if view == CLEAN or view in seen),
-        asked=tuple(place for place in whole.asked if place in places),
-    )
+    return Plan().only(places.__contains__)
+
+
+def matches(name: str, patterns: Collection[str]) -> bool:
+    """Return whether a column is meant by one of the patterns, as in `*@10/*` or `*/jumbo`."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -21,9 +21,7 @@ import torch
 from torch import Tensor
 
 from fl_shield.descriptors.excess import EPSILON, nearest_peer
-
-BUCKETS = 1024
-"""Numbers that are kept of the slope of a class; more are added up at random (a count sketch)."""
+from fl_shield.descriptors.sketch import Sketcher
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Slopes:
     """What is kept of the slopes of a client.
 
     Attributes:
-        turned: `(classes, features or BUCKETS)` D, sketched where it is longer.
+        turned: `(classes, features or buckets)` D, sketched where that is shorter.
         focus: `(classes,)` share of the energy of ΔJ that D has.
         peak: `(classes,)` largest component of D, over their root mean square.
     """
@@ -41,14 +39,15 @@ class Slopes:
     peak: Tensor
 
 
-def keep_slopes(client: Tensor, reference: Tensor, seed: int = 0) -> Slopes:
+def keep_slopes(client: Tensor, reference: Tensor, sketcher: Sketcher) -> Slopes:
     """Return what is kept, from `(classes, samples, features)` slopes of two models."""
     change = (client - reference).double().nan_to_num(0.0, 0.0, 0.0)
     turned = change.mean(dim=1)
     energy = change.square().sum(dim=2).mean(dim=1)
     size = turned.square().mean(dim=1).sqrt()
+    is_long = turned.shape[1] > sketcher.buckets
     return Slopes(
-        _sketched(turned, seed),
+        torch.stack([sketcher.sketch({"slopes": row}) for row in turned]) if is_long else turned,
         turned.square().sum(dim=1) / (energy + EPSILON**2),
         turned.abs().amax(dim=1) / (size + EPSILON**2),
     )
@@ -76,13 +75,3 @@ def describe_slopes(kept: list[Slopes], unit: float) -> dict[str, Tensor]:
 def unit_of(reference: Tensor) -> float:
     """Return the root mean square norm of `(classes, samples, features)` slopes."""
     return float(reference.double().square().sum(dim=2).mean().sqrt())
-
-
-def _sketched(values: Tensor, seed: int) -> Tensor:
-    if values.shape[1] <= BUCKETS:
-        return values
-    generator = torch.Generator().manual_seed(seed)
-    bucket = torch.randint(BUCKETS, (values.shape[1],), generator=generator).to(values.device)
-    sign = torch.randint(2, (values.shape[1],), generator=generator).to(values) * 2 - 1
-    sketch = values.new_zeros(len(values), BUCKETS)
-    return sketch.index_add_(1, bucket, values * sign)

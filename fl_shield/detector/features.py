@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fl_shield.descriptors.plan import matches
 
 CLIP = 1e6
 """Raw descriptors are limited to this size, so that every input gives finite features."""
@@ -83,11 +84,6 @@ def fit_features(tables: Sequence[LabelledTable], leave_out: Sequence[str] = ())
     names = tuple(sorted(name for name in spreads if not matches(name, leave_out)))
     units = tuple(max(float(np.median(spreads[name])), MIN_UNIT) for name in names)
     return FeatureSpec(names, units)
-
-
-def matches(name: str, patterns: Sequence[str]) -> bool:
-    """Return whether a column is meant by one of the patterns, as in `*@10/*` or `*/jumbo`."""
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def features_of(
