@@ -82,6 +82,16 @@ backdoors work, as those teach what one looks like."""
 EVALUATION = Part("evaluation", {name: 100 + 100 * i for i, name in enumerate(JUDGED)}, 12)
 """What detectors are judged on."""
 
+ADAPTIVE = {
+    how: Part(
+        "evaluation", {name: 150 + 100 * i for i, name in enumerate(JUDGED)}, 4,
+        (f"ranges.wrappers=[{wrapper}]", "ranges.clean_share=0"),
+    )
+    for how, wrapper in (("data poisoning only", "none"), ("detector aware", "detector_aware"))
+}  # fmt: skip
+"""The same federations twice: attackers who poison their data and nothing else, and such who know
+the shield and also train to answer its probes as an honest client would."""
+
 NOT_MADE = (
     "*@1/*", "*@10/*", "*@4/jumbo", "*@4/inverted", "*@4/tokens", "*@4/guided",
     "*/phrases", "*/searched",
@@ -97,7 +107,12 @@ def play_all(store: Path, data_root: Path, workers: int) -> None:
     """Play and describe all federations; what is there is kept."""
     for part in TRAINING:
         play(part, store / "training", data_root, workers)
-    play(EVALUATION, store / "evaluation", data_root, workers, KEEP)
+    play(EVALUATION, judged_in(store), data_root, workers, KEEP)
+
+
+def judged_in(store: Path) -> Path:
+    """Return the folder of the federations that detectors are judged on."""
+    return store / "evaluation"
 
 
 def training_tables(store: Path) -> list[EpisodeTable]:
@@ -108,10 +123,10 @@ def training_tables(store: Path) -> list[EpisodeTable]:
 
 
 def evaluation_tables(
-    store: Path, part: Part, clean_samples: int = CLEAN_SAMPLES
+    folder: Path, part: Part, clean_samples: int = CLEAN_SAMPLES
 ) -> dict[str, list[EpisodeTable]]:
-    """Return the rounds of an evaluation by data set."""
-    tables = [t for t in tables_of(store / "evaluation", clean_samples) if part.has(t)]
+    """Return the rounds of an evaluation that are in a store, by data set."""
+    tables = [t for t in tables_of(folder, clean_samples) if part.has(t)]
     return {name: [t for t in tables if t.domain == name] for name in part.first}
 
 

@@ -186,6 +186,18 @@ def clean_samples(study: Study, judged: Judged, options: argparse.Namespace) -> 
     return sample_rows(options, study.without)
 
 
+def adaptive(study: Study, _: Judged, options: argparse.Namespace) -> Iterator[Any]:
+    """Attackers who know the detector, beside the same ones who do not."""
+    for how, part in data.ADAPTIVE.items():
+        folder = options.store / how.replace(" ", "-")
+        data.play(part, folder, options.data, options.workers)
+        for name, tables in data.evaluation_tables(folder, part).items():
+            found = figures(tables, scored(study.without(name), tables))
+            harm = np.concatenate([np.array(t.facts["harm"])[t.malicious] for t in tables])
+            found["mean_harm"] = float(harm.mean())
+            yield row("adaptive", name, "fl_shield", attackers=how, **found)
+
+
 WEAKEST = 6
 """Unseen triggers and architectures of lowest AUROC that the card names."""
 
@@ -241,6 +253,7 @@ PARTS: dict[str, Callable[[Study, Judged, argparse.Namespace], Iterator[Any]]] =
     "descriptors": ablations,
     "algorithms": algorithms,
     "samples": clean_samples,
+    "adaptive": adaptive,
 }
 """What is measured, one piece at a time."""
 
@@ -253,7 +266,7 @@ def main() -> None:
     options = data.options_of(parser)
     data.play_all(options.store, options.data, options.workers)
     study = Study(options.store / "detectors", data.training_tables(options.store), options.workers)
-    judged = data.evaluation_tables(options.store, data.EVALUATION)
+    judged = data.evaluation_tables(data.judged_in(options.store), data.EVALUATION)
     runs = sorted({t.run for part in (study.training, *judged.values()) for t in part})
     folder = options.store / "rows" / digest(asdict(SETTINGS), runs)
     rows = {name: _measured(folder / f"{name}.json") for name in PARTS}

@@ -27,8 +27,8 @@ from fl_shield.detector.store import load_detector
 SIBLINGS = data.ROOT / "benchmarks" / "detectors"
 """Where detectors that leave out a data set each are."""
 
-HELD = (4, 8, 16, 32, 64)
-"""Clean samples of the server."""
+HELD = (0, 4, 8, 16, 32, 64)
+"""Clean samples of the server; without any it makes its probes up."""
 
 FEDERATIONS = 6
 """Federations of each data set."""
@@ -42,8 +42,9 @@ def sample_rows(options: argparse.Namespace, without: Without) -> Iterator[dict[
     few = replace(data.EVALUATION, runs=FEDERATIONS)
     for samples in HELD:
         settings = (data.KEEP, f"clean_samples={samples}")
-        data.play(few, options.store / "evaluation", options.data, options.workers, *settings)
-        for name, tables in data.evaluation_tables(options.store, few, samples).items():
+        folder = data.judged_in(options.store)
+        data.play(few, folder, options.data, options.workers, *settings)
+        for name, tables in data.evaluation_tables(folder, few, samples).items():
             found = figures(tables, scored(without(name), tables))
             yield row(SAMPLES, name, "fl_shield", clean_samples=samples, **found)
 

@@ -86,6 +86,12 @@ def write_results(
         "## Clean samples of the server: AUROC",
         f"On the first {_federations(rows)} federations of each data set.",
         by_label(rows, SAMPLES, "clean_samples"),
+        "## Attackers who know the detector: AUROC",
+        "The same federations twice, 4 of each data set: attackers who poison their data and "
+        "nothing else, and such who also train to answer probes as an honest client would, with "
+        "updates of honest length. In brackets, by how many points one update alone would raise "
+        "the attack success rate.",
+        by_label(rows, "adaptive", "attackers"),
     ]  # fmt: skip
     if missing:
         page.insert(2, f"Still to be measured: {', '.join(missing)}.")
@@ -158,7 +164,7 @@ def by_label(rows: Sequence[Row], table: str, label: str | None) -> str:
     for name, by_data in cells.items():
         values = [r["auroc"] for r in by_data.values() if r["auroc"] is not None]
         mean = float(np.mean(values)) if values else None
-        lines.append([name, *(_counted(by_data.get(d), label) for d in JUDGED), _cell(mean)])
+        lines.append([name, *(_explained(by_data.get(d), label) for d in JUDGED), _cell(mean)])
     return _markdown([label.replace("_", " ") if label else "global model", *JUDGED, "mean"], lines)
 
 
@@ -167,11 +173,15 @@ def _federations(rows: Sequence[Row]) -> int:
     return max((r["seeds"] for r in rows if r["table"] == SAMPLES), default=0)
 
 
-def _counted(row: Row | None, label: str | None) -> str:
-    """Return an AUROC; where the label is one of attackers, with their number."""
+def _explained(row: Row | None, label: str | None) -> str:
+    """Return an AUROC; where the label is one of attackers, with their number or their harm."""
     if row is None:
         return "–"
-    return _cell(row["auroc"]) + (f" ({row['malicious']})" if label == "harm" else "")
+    if label == "harm":
+        return f"{_cell(row['auroc'])} ({row['malicious']})"
+    if label == "attackers":
+        return f"{_cell(row['auroc'])} ({100 * row['mean_harm']:.1f})"
+    return _cell(row["auroc"])
 
 
 def _cell(value: float | None, floor: float | None = None, *, at_most: bool = False) -> str:

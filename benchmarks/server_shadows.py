@@ -83,10 +83,9 @@ def measure(run: StoredRun, data_root: str | None) -> dict[str, Any]:
     bad, good = (rng.permutation(np.flatnonzero(kind))[:ALONE] for kind in (malicious, ~malicious))
     for samples in SAMPLES:
         model = domain.architectures[run.facts["architecture"]].model(domain.task.spec)
-        classes = domain.task.spec.num_classes
         detector = default_detector()
-        clean = probe_set(run.probes(), classes, samples)
-        looked_at = probe_set(run.probes(), classes, min(samples, LOOKED_AT))
+        clean = probe_set(run.probes(), domain.task.spec, samples)
+        looked_at = probe_set(run.probes(), domain.task.spec, min(samples, LOOKED_AT))
         inspector = Inspector(model, looked_at, columns=columns_of(detector))
         settings = ShadowSettings(benign=HONEST, poisoned=POISONED, false_alarms=RATE)
         rehearsal = Rehearsal(ServerShadows(model, clean, settings), THRESHOLD)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fl_shield.inspection import Inspector
     from fl_shield.judge.verdict import Decision, Verdict
     from fl_shield.probes.probe_set import ProbeSet
+    from fl_shield.probes.synthetic import synthetic_images, synthetic_texts
 
 _HOMES = {
     "ClientUpdate": "fl_shield.cohort",
@@ -37,6 +38,8 @@ _HOMES = {
     "RobustRule": "fl_shield.detector",
     "Verdict": "fl_shield.judge.verdict",
     "default_detector": "fl_shield.detector",
+    "synthetic_images": "fl_shield.probes.synthetic",
+    "synthetic_texts": "fl_shield.probes.synthetic",
 }
 
 __all__ = [
@@ -50,6 +53,8 @@ __all__ = [
     "RobustRule",
     "Verdict",
     "default_detector",
+    "synthetic_images",
+    "synthetic_texts",
 ]
 
 

@@ -131,9 +131,9 @@ def shadow(config: DictConfig, console: Console) -> int:
 
 def _jobs(config: DictConfig) -> Iterator[ShadowJob]:
     problems = [
-        expected(f"shadow.{key}", "1 or more", config[key])
-        for key in ("runs", "workers", "clean_samples")
-        if not isinstance(config[key], int) or config[key] < 1
+        expected(f"shadow.{key}", f"{least} or more", config[key])
+        for key, least in (("runs", 1), ("workers", 1), ("clean_samples", 0))
+        if not isinstance(config[key], int) or config[key] < least
     ]
     known = domain_files()
     problems += [unknown("domain", name, known) for name in config.domains if name not in known]

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.detector_data import EVALUATION, JUDGED, LEARNED, TRAINING, Part
+from benchmarks.detector_data import ADAPTIVE, EVALUATION, JUDGED, LEARNED, TRAINING, Part
 from benchmarks.detector_samples import SIBLINGS
 from fl_shield.shadow.table import EpisodeTable
 
@@ -27,7 +27,9 @@ def runs(part: Part) -> set[str]:
 
 
 def test_no_two_parts_share_a_federation() -> None:
-    parts = [*TRAINING, EVALUATION]
+    aware, unaware = ADAPTIVE.values()
+    assert runs(aware) == runs(unaware)
+    parts = [*TRAINING, EVALUATION, aware]
     names = [run for part in parts for run in runs(part)]
     assert len(names) == len(set(names))
 

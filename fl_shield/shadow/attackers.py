@@ -9,13 +9,14 @@ from fl_shield.attacks.all_to_one import AllToOne
 from fl_shield.attacks.attack import Attack
 from fl_shield.attacks.clean_label import CleanLabel
 from fl_shield.attacks.constrain_and_scale import ConstrainAndScale
+from fl_shield.attacks.detector_aware import DetectorAware
 from fl_shield.attacks.model_poisoning import ModelPoisoning, NoModelPoisoning
 from fl_shield.attacks.model_replacement import ModelReplacement
 from fl_shield.attacks.neurotoxin import Neurotoxin
 from fl_shield.attacks.project import Project
 from fl_shield.data.task import Task
 from fl_shield.errors import ConfigurationError, unknown
-from fl_shield.shadow.recipe import IMAGE_TRIGGERS, TEXT_TRIGGERS, WRAPPERS, ClientRecipe
+from fl_shield.shadow.recipe import ADAPTIVE, IMAGE_TRIGGERS, TEXT_TRIGGERS, WRAPPERS, ClientRecipe
 from fl_shield.triggers.blend import Blend
 from fl_shield.triggers.dba import Dba
 from fl_shield.triggers.jumbo import JumboDistribution
@@ -27,6 +28,9 @@ from fl_shield.triggers.token_insertion import Position
 from fl_shield.triggers.words import Words
 
 CORNERS = ("top-left", "top-right", "bottom-left", "bottom-right")
+LOOKED_AT = (0.25, 1.0)
+"""Scales of the attacker's update at which it expects the shield to look."""
+
 RARE_WORDS = ("cf", "mn", "bb", "tq", "mb")
 SENTENCES = (
     "i watched this 3d movie last weekend",
@@ -121,7 +125,10 @@ def _model_poisoning(client: ClientRecipe, typical_norm: float) -> ModelPoisonin
         return Project(radius=norm, every=10**9)
     if client.wrapper == "neurotoxin":
         return Neurotoxin(spared_share=0.03 + 0.27 * strength)
-    raise ConfigurationError(unknown("shadow.wrappers", str(client.wrapper), WRAPPERS))
+    if client.wrapper == ADAPTIVE:
+        return DetectorAware(weight=0.1 * 10.0**strength, scales=LOOKED_AT)
+    known = (*WRAPPERS, ADAPTIVE)
+    raise ConfigurationError(unknown("shadow.wrappers", str(client.wrapper), known))
 
 
 def _position(rng: np.random.Generator) -> Position:

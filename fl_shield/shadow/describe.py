@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from fl_shield.baselines import score_all
-from fl_shield.data.task import Split, model_inputs
+from fl_shield.data.task import Split, TaskSpec, model_inputs
 from fl_shield.descriptors.plan import Plan
 from fl_shield.errors import ConfigurationError, expected
 from fl_shield.inspection import Inspector
 from fl_shield.probes.probe_set import ProbeSet
+from fl_shield.probes.synthetic import synthetic_probes
 from fl_shield.shadow.domain import Domain
 from fl_shield.shadow.store import StoredRun
 from fl_shield.shadow.table import EpisodeTable
@@ -21,18 +22,22 @@ CLEAN_SAMPLES = 16
 """Clean samples of the server in the figures that are headlines."""
 
 
-def probe_set(probes: Split, num_classes: int, clean_samples: int) -> ProbeSet:
+def probe_set(probes: Split, spec: TaskSpec, clean_samples: int) -> ProbeSet:
     """Return the first `clean_samples` of a stored run's probes, which even out the classes.
+
+    A server that has none makes its probes up.
 
     Raises:
         ConfigurationError: if there are fewer.
     """
-    if not 1 <= clean_samples <= len(probes):
+    if not 0 <= clean_samples <= len(probes):
         raise ConfigurationError(
-            expected("clean_samples", f"between 1 and {len(probes)}", clean_samples)
+            expected("clean_samples", f"between 0 and {len(probes)}", clean_samples)
         )
+    if clean_samples == 0:
+        return synthetic_probes(spec)
     part = Split(probes.inputs[:clean_samples], probes.labels[:clean_samples])
-    return ProbeSet(model_inputs(part.inputs), part.labels, num_classes)
+    return ProbeSet(model_inputs(part.inputs), part.labels, spec.num_classes)
 
 
 def describe_run(
@@ -49,7 +54,7 @@ def describe_run(
     Args:
         run: The federation.
         domain: Its domain, which knows its architecture.
-        clean_samples: Clean samples of the server.
+        clean_samples: Clean samples of the server; 0 for one that makes its probes up.
         seed: Seed of the noise and candidate views.
         rivals: Whether the facts of a round hold, as `rivals`, the suspicion statistics of
             published defences on the same updates (`fl_shield.baselines`), name to one a client.
@@ -57,7 +62,7 @@ def describe_run(
     """
     spec = domain.task.spec
     model = domain.architectures[run.facts["architecture"]].model(spec)
-    probes = probe_set(run.probes(), spec.num_classes, clean_samples)
+    probes = probe_set(run.probes(), spec, clean_samples)
     inspector = Inspector(model, probes, columns=Plan().without(leave_out), seed=seed)
     tables = []
     for entry in run.rounds:

@@ -32,6 +32,9 @@ WRAPPERS = (
 )
 """Model poisonings that attackers draw from."""
 
+ADAPTIVE = "detector_aware"
+"""Model poisoning of attackers who know the shield: only where it is asked for, to judge by."""
+
 IMAGE_TRIGGERS = ("patch", "pixel", "blend", "sig", "clean_label", "dba", "jumbo")
 TEXT_TRIGGERS = ("word", "words", "sentence", "jumbo")
 """Trigger families that attackers draw from; `clean_label` is SIG on target-class samples only."""

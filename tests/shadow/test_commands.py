@@ -71,6 +71,13 @@ def test_evaluations_have_seeds_and_statistics_of_their_own(tmp_path: Path) -> N
     assert table.facts["clean_samples"] == 4
     assert "flare" in table.facts["rivals"]
 
+    assert main(["shadow", *settings, *TINY, "clean_samples=0"]) == 0
+    (without,) = read_tables(next((tmp_path / "tables-0-samples").iterdir()))
+    assert without.facts["clean_samples"] == 0
+    assert without.names == table.names
+    assert np.isfinite(without.raw).all()
+    assert "fltrust" not in without.facts["rivals"], "it trains on labelled samples"
+
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),

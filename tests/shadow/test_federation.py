@@ -116,8 +116,8 @@ def test_rounds_are_described_with_their_truth(domain: Domain, tmp_path: Path) -
 
 def test_too_many_clean_samples_are_refused(domain: Domain, tmp_path: Path) -> None:
     run = stored_run(play(domain, 5, SMALL, tmp_path))
-    with pytest.raises(ConfigurationError, match="clean_samples.*between 1 and 64"):
-        probe_set(run.probes(), 10, 65)
+    with pytest.raises(ConfigurationError, match="clean_samples.*between 0 and 64"):
+        probe_set(run.probes(), domain.task.spec, 65)
 
 
 def test_a_damaged_run_is_named(domain: Domain, tmp_path: Path) -> None:
