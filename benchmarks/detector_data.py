@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -53,13 +54,19 @@ class Part:
     runs: int
     changes: tuple[str, ...] = ()
 
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Names of the federations."""
+        offset = EVALUATION_SEED if self.kind == "evaluation" else 0
+        return frozenset(
+            f"{domain}-{first + offset + index:07d}"
+            for domain, first in self.first.items()
+            for index in range(self.runs)
+        )
+
     def has(self, table: EpisodeTable) -> bool:
         """Return whether a round belongs to one of these federations."""
-        domain, _, seed = table.run.rpartition("-")
-        if domain not in self.first:
-            return False
-        start = self.first[domain] + (EVALUATION_SEED if self.kind == "evaluation" else 0)
-        return start <= int(seed) < start + self.runs
+        return table.run in self.names
 
 
 def _apart(thousands: int) -> dict[str, int]:
@@ -136,7 +143,10 @@ def tables_of(folder: Path, clean_samples: int = CLEAN_SAMPLES) -> list[EpisodeT
     return [table for file in files for table in read_tables(file)]
 
 
-def play(part: Part, folder: Path, data_root: Path, workers: int, *settings: str) -> None:
+def play(
+    part: Part, folder: Path, data_root: Path, workers: int, *settings: str,
+    clean_samples: int = CLEAN_SAMPLES,
+) -> None:  # fmt: skip
     """Play and describe federations; what is there is kept.
 
     Args:
@@ -145,12 +155,17 @@ def play(part: Part, folder: Path, data_root: Path, workers: int, *settings: str
         data_root: Folder of the data sets.
         workers: Federations at a time.
         settings: Of `fl-shield shadow`, besides the part's.
+        clean_samples: Clean samples that the server has.
     """
+    tables = tables_folder(folder, clean_samples)
+    if all((tables / f"{name}.safetensors").is_file() for name in part.names):
+        return
     for first in sorted(set(part.first.values())):
         names = ",".join(name for name in sorted(part.first) if part.first[name] == first)
         command = [sys.executable, "-m", "fl_shield.simulations.cli", "shadow", f"store={folder}"]
         command += [f"seed={first}", f"runs={part.runs}", f"domains=[{names}]", f"kind={part.kind}"]
-        command += [*part.changes, *settings, f"data_root={data_root}", f"workers={workers}"]
+        command += [*part.changes, *settings, f"clean_samples={clean_samples}"]
+        command += [f"data_root={data_root}", f"workers={workers}"]
         command.append("leave_out=[" + ",".join(f'"{pattern}"' for pattern in NOT_MADE) + "]")
         subprocess.run(command, cwd=ROOT, check=True)
 

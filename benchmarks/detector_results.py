@@ -53,7 +53,6 @@ WITHOUT: dict[str, Columns] = {
     "without raw weights": lambda name: "@raw/" not in name,
     "without squares": lambda name: not name.endswith("/patches"),
     "without slopes": lambda name: not name.endswith("/slopes"),
-    "without Jumbo and inverted triggers": lambda name: not name.endswith(("/jumbo", "/inverted")),
     "without tokens": lambda name: (
         not name.startswith(("token_", "pull_")) and not name.endswith("guided")
     ),
@@ -65,7 +64,7 @@ WITHOUT: dict[str, Columns] = {
 }
 """Ablations: which descriptors are left."""
 
-FURTHER = "with extrapolation as well"
+FURTHER = "every scale and candidate trigger as well"
 
 Judged = dict[str, list[EpisodeTable]]
 """Rounds of the evaluation by data set."""

@@ -41,9 +41,8 @@ def sample_rows(options: argparse.Namespace, without: Without) -> Iterator[dict[
     """Yield a row for each number of clean samples and data set."""
     few = replace(data.EVALUATION, runs=FEDERATIONS)
     for samples in HELD:
-        settings = (data.KEEP, f"clean_samples={samples}")
         folder = data.judged_in(options.store)
-        data.play(few, folder, options.data, options.workers, *settings)
+        data.play(few, folder, options.data, options.workers, data.KEEP, clean_samples=samples)
         for name, tables in data.evaluation_tables(folder, few, samples).items():
             found = figures(tables, scored(without(name), tables))
             yield row(SAMPLES, name, "fl_shield", clean_samples=samples, **found)

@@ -26,7 +26,7 @@ from fl_shield.activations.penultimate import (
     limited,
 )
 from fl_shield.activations.phrase_search import PhraseSearch, searched_phrases
-from fl_shield.activations.slopes import has_slopes, input_slopes
+from fl_shield.activations.slopes import input_slopes
 from fl_shield.candidate_triggers import (
     CandidateTriggers,
     image_triggers,
@@ -232,7 +232,7 @@ class Inspector:
         median = float(np.median(norms)) if norms else 0.0
         single = {name: total.pop(name).float() for name in self._parameters}
         origin = squared_norm(reference[name] for name in self._parameters) ** 0.5
-        is_sloped = SLOPES in self._plan.kinds and has_slopes(self._clean, self._layer)
+        is_sloped = SLOPES in self._plan.kinds and self._layer is not None
         slopes = self._slopes_under(reference) if is_sloped else None
         facts = _CohortFacts(norms, origin, median, single, tokens, {}, slopes)
         for scale in (RAW, *map("{:g}".format, self._plan.stops())):
@@ -333,14 +333,14 @@ class Inspector:
             if facts.tokens is not None and f"{name}/{GUIDED}" in self._plan.asked:
                 seen.guided[name] = self._guided(facts.tokens.excess[index], reference)
             if facts.slopes is not None and f"{name}/{SLOPES}" in self._plan.asked:
-                slopes = keep_slopes(self._slopes_under(self._own), facts.slopes, self._sketcher)
+                slopes = keep_slopes(self._slopes_under(self._own), facts.slopes)
                 kept.slopes.setdefault(name, []).append(slopes)
         return seen
 
     def _slopes_under(self, state: Mapping[str, Tensor]) -> Tensor:
-        """Return the slopes of the logits by the first clean probes."""
-        inputs = in_layout(first_samples(self._clean), self._layout)
-        return input_slopes(self._model, state, inputs, self._layer).cpu()
+        """Return the slopes of the logits by the first clean texts."""
+        assert self._layer is not None
+        return input_slopes(self._model, state, first_samples(self._clean), self._layer).cpu()
 
     def _guided(self, excess: Tensor, reference: Tensors) -> tuple[Reading, Reading]:
         """Read texts with the tokens that an update moved most, as the model is, and was."""

@@ -17,28 +17,25 @@ def episode(run: str) -> EpisodeTable:
     )
 
 
-def runs(part: Part) -> set[str]:
-    offset = 1_000_000 if part.kind == "evaluation" else 0
-    return {
-        f"{name}-{first + offset + index:07d}"
-        for name, first in part.first.items()
-        for index in range(part.runs)
-    }
-
-
 def test_no_two_parts_share_a_federation() -> None:
     aware, unaware = ADAPTIVE.values()
-    assert runs(aware) == runs(unaware)
+    assert aware.names == unaware.names
     parts = [*TRAINING, EVALUATION, aware]
-    names = [run for part in parts for run in runs(part)]
+    names = [run for part in parts for run in part.names]
     assert len(names) == len(set(names))
 
 
 def test_a_part_knows_its_own_rounds_and_no_others() -> None:
     for part in (*TRAINING, EVALUATION):
-        others = {run for p in (*TRAINING, EVALUATION) if p is not part for run in runs(p)}
-        assert all(part.has(episode(run)) for run in runs(part))
+        others = {run for p in (*TRAINING, EVALUATION) if p is not part for run in p.names}
+        assert all(part.has(episode(run)) for run in part.names)
         assert not any(part.has(episode(run)) for run in others)
+
+
+def test_a_part_is_what_the_command_would_play() -> None:
+    part = Part("evaluation", {"digits": 5}, 2)
+    assert part.names == {"digits-1000005", "digits-1000006"}
+    assert Part("potent", {"mnist": 7}, 1).names == {"mnist-0000007"}
 
 
 def test_every_learned_data_set_has_working_backdoors() -> None:

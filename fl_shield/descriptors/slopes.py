@@ -1,14 +1,14 @@
-"""Slope descriptors: towards which change of the input an update turns the classes.
+"""Slope descriptors (text only): towards which change of the input an update turns the classes.
 
-ΔJ_c(x) is the slope of the centred logit of class c by the input at the clean sample x, under the
-client's weights minus under the global ones; D_c its mean over the samples, E_c that minus its
-median over the clients.
+ΔJ_c(x) is the slope of the centred logit of class c by the embedded tokens, averaged over the
+positions, at the clean sample x, under the client's weights minus under the global ones; D_c its
+mean over the samples, E_c that minus its median over the clients.
 
 | name | formula | why |
 |---|---|---|
 | `slope_size` | log of max over classes of ‖E_c‖ over the root mean square of the global slopes, plus 0.01 | a new direction to be pushed in |
 | `slope_focus` | max over classes of ‖D_c‖² over the mean of ‖ΔJ_c(x)‖² | the same direction whatever the sample |
-| `slope_peak` | log of max over classes of the largest component of D_c over their root mean square | a few pixels count |
+| `slope_peak` | log of max over classes of the largest component of D_c over their root mean square | a few features count |
 | `slope_peer` | largest cosine of E, all classes, with another client's | colluding attackers train on one trigger |
 | `slope_twin` | largest cosine of any E_c with that of the same class of another client | the same, whatever the other classes do |
 """
@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from fl_shield.descriptors.excess import EPSILON, nearest_peer
-from fl_shield.descriptors.sketch import Sketcher
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Slopes:
     """What is kept of the slopes of a client.
 
     Attributes:
-        turned: `(classes, features or buckets)` D, sketched where that is shorter.
+        turned: `(classes, features)` D.
         focus: `(classes,)` share of the energy of ΔJ that D has.
         peak: `(classes,)` largest component of D, over their root mean square.
     """
@@ -39,15 +38,14 @@ class Slopes:
     peak: Tensor
 
 
-def keep_slopes(client: Tensor, reference: Tensor, sketcher: Sketcher) -> Slopes:
+def keep_slopes(client: Tensor, reference: Tensor) -> Slopes:
     """Return what is kept, from `(classes, samples, features)` slopes of two models."""
     change = (client - reference).double().nan_to_num(0.0, 0.0, 0.0)
     turned = change.mean(dim=1)
     energy = change.square().sum(dim=2).mean(dim=1)
     size = turned.square().mean(dim=1).sqrt()
-    is_long = turned.shape[1] > sketcher.buckets
     return Slopes(
-        torch.stack([sketcher.sketch({"slopes": row}) for row in turned]) if is_long else turned,
+        turned,
         turned.square().sum(dim=1) / (energy + EPSILON**2),
         turned.abs().amax(dim=1) / (size + EPSILON**2),
     )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fl_shield.activations.directions import PLACE, token_directions
 from fl_shield.activations.slopes import MAX_CLASSES as SLOPED_CLASSES
-from fl_shield.activations.slopes import has_slopes, input_slopes
+from fl_shield.activations.slopes import input_slopes
 from fl_shield.activations.universal import (
     MAX_CLASSES,
     SIZE,
@@ -123,16 +123,6 @@ def test_directions_say_which_way_the_inserted_token_must_move() -> None:
             assert rise.mean(dim=0)[target] > 0
 
 
-def test_slopes_of_a_linear_model_are_its_centred_weights() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4)).eval()
-    images = torch.rand(5, 3, 2, 2)
-    slopes = input_slopes(model, model.state_dict(), images, None)
-    weight = model.state_dict()["1.weight"]
-    expected = (weight - weight.mean(dim=0)).unsqueeze(1).expand(4, 5, 12)
-    np.testing.assert_allclose(slopes, expected, atol=1e-6)
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
 def test_slopes_of_texts_are_by_their_embedded_tokens() -> None:
     model = Bag().eval()
     slopes = input_slopes(model, model.state_dict(), torch.randint(0, 30, (6, 8)), "embedding")
@@ -142,14 +132,8 @@ def test_slopes_of_texts_are_by_their_embedded_tokens() -> None:
 
 
 def test_of_many_classes_the_first_are_taken() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 30)).eval()
-    slopes = input_slopes(model, model.state_dict(), torch.rand(2, 1, 2, 2), None)
-    assert slopes.shape == (SLOPED_CLASSES, 2, 4)
-
-
-def test_images_and_embedded_tokens_have_slopes() -> None:
-    tokens = torch.zeros(2, 4, dtype=torch.int64)
-    assert has_slopes(torch.rand(2, 1, 4, 4), None)
-    assert has_slopes(tokens, "embedding")
-    assert not has_slopes(tokens, None)
-    assert not has_slopes({"pixel_values": torch.rand(2, 1, 4, 4)}, None)
+    model = Bag()
+    model.head = nn.Linear(5, 30)
+    tokens = torch.randint(0, 30, (2, 4))
+    slopes = input_slopes(model.eval(), model.state_dict(), tokens, "embedding")
+    assert slopes.shape == (SLOPED_CLASSES, 2, 5)

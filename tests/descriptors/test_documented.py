@@ -71,5 +71,5 @@ def test_every_descriptor_is_documented_and_every_documented_one_is_measured() -
     images = measured(Images(), torch.rand(8, 1, 8, 8))
     texts = measured(Texts(), torch.randint(0, 50, (8, 16)))
     assert images | texts == documented()
-    of_tokens = ("token_", "pull_", "surplus_", "shared_")
+    of_tokens = ("token_", "pull_", "surplus_", "shared_", "slope_")
     assert {name for name in documented() if name.startswith(of_tokens)} == texts - images

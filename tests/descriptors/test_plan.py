@@ -97,10 +97,10 @@ def samples_per_client(model: nn.Module, probes: ProbeSet, columns: Iterable[str
         (["answer_own@4/inverted"], 2 * NUM_PROBES + 3 * 6),
         # Two colours at sixteen places on four samples, under the client's own weights.
         (["answer_lift@raw/patches"], NUM_PROBES + 2 * 16 * 4),
-        # A part of the way, the same squares; and the slopes on six samples.
+        # A part of the way, the same squares; slopes are read of texts only.
         (["answer_lift@0.25/patches"], 2 * NUM_PROBES + 2 * 16 * 4),
-        (["slope_peer@0.25/slopes"], 2 * NUM_PROBES + 6),
-        (None, 10 * NUM_PROBES + 2 * ((12 + 3) * 6 + 2 * 16 * 4) + 6),
+        (["slope_peer@0.25/slopes"], 2 * NUM_PROBES),
+        (None, 10 * NUM_PROBES + 2 * ((12 + 3) * 6 + 2 * 16 * 4)),
     ],
 )
 def test_passes_are_those_that_the_descriptors_need(
@@ -115,6 +115,11 @@ def test_texts_are_guided_only_where_that_is_read() -> None:
     assert alone == NUM_PROBES
     # Scale 4 on the clean probes, then guided texts on the client's and on the global model.
     assert guided == alone + 3 * NUM_PROBES
+
+
+def test_slopes_of_texts_are_taken_of_six_samples() -> None:
+    more = samples_per_client(Words(), TEXTS, ["slope_peer@0.25/slopes"])
+    assert more == 2 * NUM_PROBES + 6
 
 
 def test_phrases_are_asked_of_the_clients_own_weights() -> None:
