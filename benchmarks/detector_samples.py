@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,10 +37,12 @@ Without = Callable[[str], MetaDetector]
 """Returns a detector that has not seen a data set."""
 
 
-def sample_rows(options: argparse.Namespace, without: Without) -> Iterator[dict[str, Any]]:
+def sample_rows(
+    options: argparse.Namespace, without: Without, held: Sequence[int] = HELD
+) -> Iterator[dict[str, Any]]:
     """Yield a row for each number of clean samples and data set."""
     few = replace(data.EVALUATION, runs=FEDERATIONS)
-    for samples in HELD:
+    for samples in held:
         folder = data.judged_in(options.store)
         data.play(few, folder, options.data, options.workers, data.KEEP, clean_samples=samples)
         for name, tables in data.evaluation_tables(folder, few, samples).items():
@@ -55,12 +57,15 @@ def committed(name: str) -> MetaDetector:
 
 
 def main() -> None:
-    options = data.options_of(data.parser_of(__doc__))
+    parser = data.parser_of(__doc__)
+    parser.add_argument("--held", type=int, nargs="+", default=HELD, metavar="N",
+                        help="clean samples of the server, one number a row")  # fmt: skip
+    options = data.options_of(parser)
     file: Path = RESULTS / "detector.json"
     record = json.loads(file.read_text(encoding="utf-8"))
     others = [r for r in record["rows"] if r["table"] != SAMPLES]
     missing = [part for part in record["still_to_measure"] if part != "samples"]
-    found = [*sample_rows(options, committed)]
+    found = [*sample_rows(options, committed, options.held)]
     write_results([*others, *found], record["training"], missing)
 
 

@@ -16,7 +16,7 @@ from benchmarks.detection_figures import Scores
 from fl_shield.detector.meta_detector import Calibration, MetaDetector
 from fl_shield.detector.store import load_detector, save_detector
 from fl_shield.meta import MetaTraining, train_detector
-from fl_shield.meta.calibrate import hardest, log_odds, unseen_log_odds
+from fl_shield.meta.calibrate import cautious, log_odds, unseen_log_odds
 from fl_shield.shadow.table import EpisodeTable
 from fl_shield.simulations.in_parallel import in_parallel
 
@@ -85,7 +85,7 @@ class Study:
         """Return the calibration of `without(*held_out)`, from its own data sets only."""
         seen = [t for t in self.training if t.domain not in held_out]
         found = unseen_log_odds(seen, lambda domain: self.without(*held_out, domain))
-        return hardest(found, FALSE_ALARMS)
+        return cautious(found, FALSE_ALARMS)
 
     def _tables(self, plan: Plan) -> list[EpisodeTable]:
         return [with_columns(t, plan.columns) for t in self.training if plan.keep(t)]

@@ -2,8 +2,9 @@
 
 Honest updates of the training data sets score lower than honest updates of a new one may: the
 networks have seen them, or others like them. So each data set is scored by networks that were
-trained on the others, and has a split-conformal quantile of its own. The highest is taken: a new
-data set may be as hard as the hardest of those that were seen.
+trained on the others, and has a split-conformal quantile of its own. The highest but one is taken:
+a new data set may be harder than most, but one odd federation of one data set does not decide for
+all others, on which its threshold would let pass most attackers.
 
 Nor are log-odds on a new data set what they were on those of the training: they lie too low, or
 too high, by an amount that the same scores show. Platt scaling puts that right.
@@ -27,6 +28,9 @@ from fl_shield.shadow.table import EpisodeTable
 
 PENALTY = 1e3
 """Inverse strength of the penalty on the slope: hardly any, but a slope for separable scores."""
+
+ENOUGH = 4
+"""Data sets from which on the one that would give the highest threshold is passed over."""
 
 Scored = tuple[NDArray[np.float64], NDArray[np.bool_]]
 """A round: log-odds of its clients, and which are malicious; `(clients,)` each."""
@@ -66,13 +70,14 @@ def judge_unseen(
 
     found = unseen_log_odds(tables, without)
     aurocs = {domain: mean_auroc(rounds) for domain, rounds in found.items()}
-    return hardest(found, false_alarms), aurocs
+    return cautious(found, false_alarms), aurocs
 
 
-def hardest(rounds_by_domain: Mapping[str, Sequence[Scored]], false_alarms: float) -> Calibration:
-    """Return the calibration of the data set whose honest updates look most suspicious.
+def cautious(rounds_by_domain: Mapping[str, Sequence[Scored]], false_alarms: float) -> Calibration:
+    """Return the calibration of the data set whose honest updates look most suspicious but one.
 
-    What log-odds mean is learned from all data sets together.
+    Of fewer than `ENOUGH` data sets it is that of the most suspicious. What log-odds mean is
+    learned from all data sets together.
 
     Args:
         rounds_by_domain: From `unseen_log_odds`.
@@ -89,7 +94,8 @@ def hardest(rounds_by_domain: Mapping[str, Sequence[Scored]], false_alarms: floa
         )
         for rounds in rounds_by_domain.values()
     ]  # fmt: skip
-    return max(found, key=lambda calibration: calibration.offset)
+    strict, *others = sorted(found, key=lambda calibration: -calibration.offset)
+    return others[0] if len(found) >= ENOUGH else strict
 
 
 def platt_scaling(rounds_by_domain: Mapping[str, Sequence[Scored]]) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from fl_shield.errors import ConfigurationError, StateError
 from fl_shield.meta import ALGORITHMS, MetaTraining, train_detector, train_network
 from fl_shield.meta import training as training_module
 from fl_shield.meta.algorithms import OUTER, inner_parameters
-from fl_shield.meta.calibrate import calibrate_across, platt_scaling, unseen_log_odds
+from fl_shield.meta.calibrate import calibrate_across, cautious, platt_scaling, unseen_log_odds
 from fl_shield.meta.episodes import Episodes, hide_columns
 from fl_shield.meta.objective import detection_loss
 from fl_shield.shadow.table import EpisodeTable
@@ -248,6 +248,17 @@ def test_the_threshold_is_about_data_sets_not_seen() -> None:
     assert calibration.offset + 2.0 * calibration.scale == pytest.approx(max(quantiles), rel=1e-4)
     with pytest.raises(ConfigurationError, match="two data sets or more"):
         calibrate_across([t for t in tables if t.domain == "a"], QUICK)
+
+
+def test_one_odd_data_set_does_not_decide_alone() -> None:
+    honest = np.zeros(100, dtype=bool)
+    shifts = {"a": 0.0, "b": 7.0, "c": 90.0, "d": 3.0}
+    odd = {name: [(np.arange(100.0) + shift, honest)] for name, shift in shifts.items()}
+    found = cautious(odd, false_alarms=0.05)
+    only_b = cautious({"b": odd["b"]}, false_alarms=0.05)
+    assert found.offset == pytest.approx(only_b.offset)
+    three = cautious({name: odd[name] for name in "abc"}, false_alarms=0.05)
+    assert three.offset - found.offset == pytest.approx(90.0 - 7.0, abs=0.01)
 
 
 def test_log_odds_become_those_of_unseen_data_sets() -> None:
