@@ -64,7 +64,8 @@ def main() -> None:
     file: Path = RESULTS / "detector.json"
     record = json.loads(file.read_text(encoding="utf-8"))
     others = [r for r in record["rows"] if r["table"] != SAMPLES]
-    missing = [part for part in record["still_to_measure"] if part != "samples"]
+    is_whole = set(HELD) <= set(options.held)
+    missing = [p for p in record["still_to_measure"] if not (p == "samples" and is_whole)]
     found = [*sample_rows(options, committed, options.held)]
     write_results([*others, *found], record["training"], missing)
 
