@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 
 from fl_shield.shadow.describe import CLEAN_SAMPLES
+from fl_shield.shadow.recipe import DETECTOR_AWARE
+from fl_shield.shadow.store import run_name
 from fl_shield.shadow.table import EpisodeTable, read_tables
 from fl_shield.simulations.shadow import EVALUATION_SEED, tables_folder
 
@@ -59,7 +61,7 @@ class Part:
         """Names of the federations."""
         offset = EVALUATION_SEED if self.kind == "evaluation" else 0
         return frozenset(
-            f"{domain}-{first + offset + index:07d}"
+            run_name(domain, first + offset + index)
             for domain, first in self.first.items()
             for index in range(self.runs)
         )
@@ -94,7 +96,7 @@ ADAPTIVE = {
         "evaluation", {name: 150 + 100 * i for i, name in enumerate(JUDGED)}, 4,
         (f"ranges.wrappers=[{wrapper}]", "ranges.clean_share=0"),
     )
-    for how, wrapper in (("data poisoning only", "none"), ("detector aware", "detector_aware"))
+    for how, wrapper in (("data poisoning only", "none"), ("detector aware", DETECTOR_AWARE))
 }  # fmt: skip
 """The same federations twice: attackers who poison their data and nothing else, and such who know
 the shield and also train to answer its probes as an honest client would."""

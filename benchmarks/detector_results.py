@@ -39,7 +39,14 @@ from benchmarks.detector_study import (
     scored,
     unseen,
 )
-from benchmarks.detector_tables import COMMAND, FIGURES, row, training_facts, write_results
+from benchmarks.detector_tables import (
+    ADAPTIVE,
+    COMMAND,
+    FIGURES,
+    row,
+    training_facts,
+    write_results,
+)
 from fl_shield.detector import SHIPPED
 from fl_shield.detector.store import save_detector
 from fl_shield.meta import ALGORITHMS, MetaTraining
@@ -194,7 +201,7 @@ def adaptive(study: Study, _: Judged, options: argparse.Namespace) -> Iterator[A
             found = figures(tables, scored(study.without(name), tables))
             harm = np.concatenate([np.array(t.facts["harm"])[t.malicious] for t in tables])
             found["mean_harm"] = float(harm.mean())
-            yield row("adaptive", name, "fl_shield", attackers=how, **found)
+            yield row(ADAPTIVE, name, "fl_shield", attackers=how, **found)
 
 
 WEAKEST = 6

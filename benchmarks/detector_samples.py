@@ -41,9 +41,8 @@ def sample_rows(
     options: argparse.Namespace, without: Without, held: Sequence[int] = HELD
 ) -> Iterator[dict[str, Any]]:
     """Yield a row for each number of clean samples and data set."""
-    few = replace(data.EVALUATION, runs=FEDERATIONS)
+    few, folder = replace(data.EVALUATION, runs=FEDERATIONS), data.judged_in(options.store)
     for samples in held:
-        folder = data.judged_in(options.store)
         data.play(few, folder, options.data, options.workers, data.KEEP, clean_samples=samples)
         for name, tables in data.evaluation_tables(folder, few, samples).items():
             found = figures(tables, scored(without(name), tables))

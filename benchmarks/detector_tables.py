@@ -21,6 +21,9 @@ COMMAND = "make results-detector"
 SAMPLES = "clean samples"
 """The table of the number of clean samples."""
 
+ADAPTIVE = "adaptive"
+"""The table of attackers who know the detector."""
+
 FLOORS = {
     "auroc": (0.985, 0.97, 0.95, 0.90, 0.97),
     "tpr_at_1fpr_5_rounds": (0.95, 0.92, 0.90, 0.80, 0.92),
@@ -87,11 +90,10 @@ def write_results(
         f"On the first {_federations(rows)} federations of each data set.",
         by_label(rows, SAMPLES, "clean_samples"),
         "## Attackers who know the detector: AUROC",
-        "The same federations twice, 4 of each data set: attackers who poison their data and "
-        "nothing else, and such who also train to answer probes as an honest client would, with "
-        "updates of honest length. In brackets, by how many points one update alone would raise "
-        "the attack success rate.",
-        by_label(rows, "adaptive", "attackers"),
+        "The same federations twice: attackers who poison their data and nothing else, and such "
+        "who also train to answer probes as an honest client would, with updates of honest length. "
+        "In brackets, by how many points one update alone would raise the attack success rate.",
+        by_label(rows, ADAPTIVE, "attackers"),
     ]  # fmt: skip
     if missing:
         page.insert(2, f"Still to be measured: {', '.join(missing)}.")
@@ -177,11 +179,12 @@ def _explained(row: Row | None, label: str | None) -> str:
     """Return an AUROC; where the label is one of attackers, with their number or their harm."""
     if row is None:
         return "–"
+    cell = _cell(row["auroc"])
     if label == "harm":
-        return f"{_cell(row['auroc'])} ({row['malicious']})"
+        return f"{cell} ({row['malicious']})"
     if label == "attackers":
-        return f"{_cell(row['auroc'])} ({100 * row['mean_harm']:.1f})"
-    return _cell(row["auroc"])
+        return f"{cell} ({100 * row['mean_harm']:.1f})"
+    return cell
 
 
 def _cell(value: float | None, floor: float | None = None, *, at_most: bool = False) -> str:

@@ -21,7 +21,7 @@ from fl_shield.errors import ConfigurationError, expected, unknown
 from fl_shield.shadow.describe import CLEAN_SAMPLES, describe_run
 from fl_shield.shadow.domain import Domain
 from fl_shield.shadow.recipe import EVALUATION, POTENT, SETTLED, WORKING, RecipeRanges
-from fl_shield.shadow.store import play, stored_run
+from fl_shield.shadow.store import play, run_name, stored_run
 from fl_shield.shadow.table import write_tables
 from fl_shield.simulations.composing import domain_files
 from fl_shield.simulations.federation import build
@@ -57,7 +57,7 @@ class ShadowJob:
     def table(self) -> Path:
         """Where its table goes."""
         folder = tables_folder(self.store, self.clean_samples)
-        return folder / f"{self.domain}-{self.seed:07d}.safetensors"
+        return folder / f"{run_name(self.domain, self.seed)}.safetensors"
 
     def run(self) -> Path:
         """Play and describe it, unless that is done, and return the table's path."""

@@ -65,15 +65,10 @@ def embedding_slopes(
     try:
         with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
             found = values()
-            return slopes_by(found, held[0]), found.detach()
+            rows = [torch.autograd.grad(v, held[0], retain_graph=True)[0] for v in found]
     finally:
         hook.remove()
-
-
-def slopes_by(values: Tensor, at: Tensor) -> Tensor:
-    """Return the gradients `(values, …)` of `(values,)` by a tensor that they were made from."""
-    rows = [torch.autograd.grad(value, at, retain_graph=True)[0] for value in values]
-    return torch.stack(rows).detach()
+    return torch.stack(rows).detach(), found.detach()
 
 
 def obeyed_tokens(embedding: Tensor, directions: Tensor) -> list[int]:

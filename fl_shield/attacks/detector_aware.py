@@ -40,7 +40,7 @@ class DetectorAware(NoModelPoisoning):
 
     Attributes:
         weight: Weight of the penalty; 0 leaves the projections alone.
-        scales: The scales of the probed updates; the shield's are 1, 4 and 10.
+        scales: The scales of the probed updates; a shield may look at 0.25, 1, 4 and 10.
         num_inputs: Clean samples to probe with, and as many of noise.
         max_norm: Largest norm, in norms of the honest update.
         min_cosine: Smallest cosine with the honest update, in [-1, 1).

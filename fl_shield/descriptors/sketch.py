@@ -35,12 +35,12 @@ class Sketcher:
     """
 
     def __init__(self, seed: int = 0, buckets: int = BUCKETS) -> None:
-        self._seed, self.buckets = seed, buckets
+        self._seed, self._buckets = seed, buckets
         self._plans: dict[str, Tensor] = {}
 
     def sketch(self, update: Mapping[str, Tensor]) -> Tensor:
         """Return the sketch `(buckets,)` of an update; parameters are known by their names."""
-        signed = torch.zeros(2 * self.buckets, dtype=torch.float64)
+        signed = torch.zeros(2 * self._buckets, dtype=torch.float64)
         for number, (name, delta) in enumerate(update.items()):
             if name not in self._plans:
                 self._plans[name] = self._plan(delta.numel(), number)
@@ -48,8 +48,8 @@ class Sketcher:
             for places, part in zip(
                 torch.split(self._plans[name], CHUNK), torch.split(values, CHUNK), strict=True
             ):
-                signed += torch.bincount(places.long(), part.double(), 2 * self.buckets)
-        return signed[: self.buckets] - signed[self.buckets :]
+                signed += torch.bincount(places.long(), part.double(), 2 * self._buckets)
+        return signed[: self._buckets] - signed[self._buckets :]
 
     def forget_plans(self) -> None:
         """Free two bytes a parameter; the next sketch draws the same buckets and signs again."""
@@ -58,9 +58,9 @@ class Sketcher:
     def _plan(self, size: int, number: int) -> Tensor:
         """Return each weight's bucket, those that are to be subtracted behind all others."""
         generator = torch.Generator().manual_seed(self._seed * 100_003 + number)
-        bucket = torch.randint(self.buckets, (size,), generator=generator)
+        bucket = torch.randint(self._buckets, (size,), generator=generator)
         positive = torch.randint(2, (size,), generator=generator)
-        return (bucket + self.buckets * (1 - positive)).to(torch.int16)
+        return (bucket + self._buckets * (1 - positive)).to(torch.int16)
 
 
 def describe_relations(sketches: Tensor) -> dict[str, Tensor]:

@@ -16,7 +16,13 @@ from fl_shield.attacks.neurotoxin import Neurotoxin
 from fl_shield.attacks.project import Project
 from fl_shield.data.task import Task
 from fl_shield.errors import ConfigurationError, unknown
-from fl_shield.shadow.recipe import ADAPTIVE, IMAGE_TRIGGERS, TEXT_TRIGGERS, WRAPPERS, ClientRecipe
+from fl_shield.shadow.recipe import (
+    DETECTOR_AWARE,
+    IMAGE_TRIGGERS,
+    TEXT_TRIGGERS,
+    WRAPPERS,
+    ClientRecipe,
+)
 from fl_shield.triggers.blend import Blend
 from fl_shield.triggers.dba import Dba
 from fl_shield.triggers.jumbo import JumboDistribution
@@ -125,9 +131,9 @@ def _model_poisoning(client: ClientRecipe, typical_norm: float) -> ModelPoisonin
         return Project(radius=norm, every=10**9)
     if client.wrapper == "neurotoxin":
         return Neurotoxin(spared_share=0.03 + 0.27 * strength)
-    if client.wrapper == ADAPTIVE:
+    if client.wrapper == DETECTOR_AWARE:
         return DetectorAware(weight=0.1 * 10.0**strength, scales=LOOKED_AT)
-    known = (*WRAPPERS, ADAPTIVE)
+    known = (*WRAPPERS, DETECTOR_AWARE)
     raise ConfigurationError(unknown("shadow.wrappers", str(client.wrapper), known))
 
 

@@ -32,7 +32,7 @@ WRAPPERS = (
 )
 """Model poisonings that attackers draw from."""
 
-ADAPTIVE = "detector_aware"
+DETECTOR_AWARE = "detector_aware"
 """Model poisoning of attackers who know the shield: only where it is asked for, to judge by."""
 
 IMAGE_TRIGGERS = ("patch", "pixel", "blend", "sig", "clean_label", "dba", "jumbo")

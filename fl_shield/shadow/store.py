@@ -71,9 +71,14 @@ class StoredRun:
             raise StateError(f"{file} is missing or damaged: {error}.") from error
 
 
+def run_name(domain: str, seed: int) -> str:
+    """Return the name of a federation: of its folder, and of its table."""
+    return f"{domain}-{seed:07d}"
+
+
 def play(domain: Domain, seed: int, ranges: RecipeRanges, store: Path) -> Path:
     """Play the federation of a seed into `store`, unless it is there, and return its folder."""
-    folder = store / f"{domain.name}-{seed:07d}"
+    folder = store / run_name(domain.name, seed)
     if (folder / RUN_FILE).is_file():
         return folder
     federation = ShadowFederation(domain, recipe_of(domain, seed, ranges))
