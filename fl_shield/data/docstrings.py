@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fl_shield.data.cache import Entry, cached, fingerprint
 from fl_shield.data.task import Task
 from fl_shield.data.text import Texts, text_task
 from fl_shield.errors import DataError, expected
@@ -51,7 +53,7 @@ def load(
     parts: dict[bool, tuple[list[str], list[object]]] = {False: ([], []), True: ([], [])}
     rng = np.random.default_rng(seed)
     for library in libraries:
-        sentences = sorted(set(_sentences(library)))
+        sentences = _sentences(library)
         if len(sentences) < 10:
             raise DataError(f"The package {library!r} holds too few docstrings; name another.")
         chosen = rng.permutation(len(sentences))[:samples_per_class]
@@ -71,20 +73,37 @@ def load(
     )
 
 
-def _sentences(library: str) -> Iterator[str]:
-    """Yield first paragraphs of a package's docstrings, without its own name."""
+def _sentences(library: str) -> list[str]:
+    """Return the sentences of a package, sorted, each once; parsing its sources takes a while."""
+    files = list(_sources(library))
+
+    def build() -> Entry:
+        found = {sentence for file in files for sentence in _first_paragraphs(file, library)}
+        return {}, {"sentences": json.dumps(sorted(found))}
+
+    key = {"loader": "docstrings", "library": library, "files": fingerprint(files)}
+    sentences: list[str] = json.loads(cached(key, build)[1]["sentences"])
+    return sentences
+
+
+def _sources(library: str) -> Iterator[Path]:
+    """Yield the source files of an installed package, without its tests."""
     found = importlib.util.find_spec(library)
     if found is None or not found.submodule_search_locations:
         raise DataError(expected("data.libraries", "installed packages", library))
     for place in map(str, found.submodule_search_locations):  # some packages put paths there
         for file in sorted(Path(place).rglob("*.py")):
-            if "test" in file.as_posix().removeprefix(place):
-                continue
-            for text in _docstrings(file):
-                first = " ".join(text.strip().split("\n\n")[0].split())
-                first = re.sub(rf"\b{library}\b", "", first, flags=re.IGNORECASE)
-                if len(first.split()) >= MIN_WORDS:
-                    yield first
+            if "test" not in file.as_posix().removeprefix(place):
+                yield file
+
+
+def _first_paragraphs(file: Path, library: str) -> Iterator[str]:
+    """Yield the first paragraphs of a file's docstrings, without the name of their package."""
+    for text in _docstrings(file):
+        first = " ".join(text.strip().split("\n\n")[0].split())
+        first = re.sub(rf"\b{library}\b", "", first, flags=re.IGNORECASE)
+        if len(first.split()) >= MIN_WORDS:
+            yield first
 
 
 def _docstrings(file: Path) -> Iterator[str]:
