@@ -7,7 +7,9 @@ Three channels a column:
    hair's difference is many MADs and still no harm;
 3. 1 where the table has the column, else 0: image tables lack what only text has.
 
-The unit of a column is the typical spread (1.4826 · MAD) of benign clients in a round of training.
+The unit of a column is the typical spread (1.4826 · MAD) of benign clients in a round of training,
+but no less than `WIDE_SHARE` of their typical standard deviation where they differ at all: a column
+in which most clients are alike and a few are not has a MAD of zero.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ CLIP = 1e6
 
 GAUSSIAN = 1.4826
 FLOOR_SHARE = 0.1
+WIDE_SHARE = 0.3
 MIN_UNIT = 1e-6
 
 CHANNELS = 3
@@ -74,16 +77,19 @@ def fit_features(tables: Sequence[LabelledTable], leave_out: Sequence[str] = ())
         leave_out: Columns that are not to be read, as in `*@10/*` or `*/jumbo`.
     """
     spreads: dict[str, list[float]] = defaultdict(list)
+    widths: dict[str, list[float]] = defaultdict(list)
     for table in tables:
         benign = _limited(table.raw[~table.malicious])
         if not len(benign):
             continue
         spread = GAUSSIAN * np.median(np.abs(benign - np.median(benign, axis=0)), axis=0)
-        for name, value in zip(table.names, spread.tolist(), strict=True):
-            spreads[name].append(value)
+        width = benign.std(axis=0)
+        for name, typical, wide in zip(table.names, spread.tolist(), width.tolist(), strict=True):
+            spreads[name].append(typical)
+            if wide > MIN_UNIT:
+                widths[name].append(wide)
     names = tuple(sorted(name for name in spreads if not matches(name, leave_out)))
-    units = tuple(max(float(np.median(spreads[name])), MIN_UNIT) for name in names)
-    return FeatureSpec(names, units)
+    return FeatureSpec(names, tuple(_unit(spreads[name], widths[name]) for name in names))
 
 
 def features_of(
@@ -110,6 +116,11 @@ def features_of(
         absolute[:, into] = _signed_log(offset / unit)
         present[:, into] = 1.0
     return np.concatenate([relative, absolute, present], axis=1).astype(np.float32)
+
+
+def _unit(spreads: Sequence[float], widths: Sequence[float]) -> float:
+    wide = WIDE_SHARE * float(np.median(widths)) if widths else 0.0
+    return max(float(np.median(spreads)), wide, MIN_UNIT)
 
 
 def _limited(raw: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -91,3 +91,10 @@ def test_units_are_the_typical_spread_of_honest_clients() -> None:
     assert spec.names == ("a", "b")
     assert spec.units[0] == pytest.approx(1.4826 * 3.0)  # median of MADs 1, 3 and 5
     assert 0.0 < spec.units[1] < 1e-3  # no spread at all, and yet nothing is divided by zero
+
+
+def test_a_column_in_which_most_are_alike_has_the_unit_of_those_who_are_not() -> None:
+    still = Table(("a",), np.full((5, 1), 0.2), np.zeros(5, bool))
+    rare = Table(("a",), np.array([[0.2], [0.2], [0.2], [0.2], [0.7]]), np.zeros(5, bool))
+    spec = fit_features([still, still, rare])
+    assert spec.units[0] == pytest.approx(0.3 * 0.2)  # the five differ by √(0.8 · 0.2) · 0.5
