@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.described_rounds import unpack
 from fl_shield.shadow.describe import CLEAN_SAMPLES
 from fl_shield.shadow.recipe import DETECTOR_AWARE
 from fl_shield.shadow.store import run_name
@@ -35,6 +36,9 @@ LEARNED = (
 
 LANGUAGE = ("ag_news", "docstrings", "manuals", "sst2")
 """Those of texts."""
+
+IMAGES = ("cifar10", "digits", "glyphs", "mnist", "photos")
+"""Those of images."""
 
 PAIRS = {"ag_news_pair": "ag_news", "docstrings_pair": "docstrings"}
 """Domains of two classes of a data set, and the data set as which they count."""
@@ -82,9 +86,14 @@ TRAINING = (
     Part("training", dict.fromkeys(_FIRST, 5), 16),
     Part("potent", _apart(10), 6),
     Part("potent", _apart(20), 3, ("ranges.oddity=0.4",)),
-    Part("working", dict.fromkeys((*LEARNED, *PAIRS), 31000), 14),
-    Part("settled", dict.fromkeys((*LANGUAGE, *PAIRS), 41000), 18),
-)
+    Part("working", dict.fromkeys((*LEARNED, *PAIRS), 31000), 10),
+    Part("settled", dict.fromkeys((*LANGUAGE, *PAIRS), 41000), 10),
+    Part("settled", dict.fromkeys(IMAGES, 51000), 6),
+    Part(
+        "settled", dict.fromkeys((*LANGUAGE, *PAIRS), 61000), 8,
+        ("ranges.wrappers=[none]", "ranges.alpha=[0.3,1.0]"),
+    ),
+)  # fmt: skip
 """What detectors are learned from: federations of all sorts, half of them such in which most
 backdoors work, as those teach what one looks like."""
 
@@ -102,18 +111,31 @@ ADAPTIVE = {
 the shield and also train to answer its probes as an honest client would."""
 
 NOT_MADE = (
-    "*@1/*", "*@10/*", "*@4/jumbo", "*@4/inverted", "*@4/tokens", "*@4/guided",
-    "*/phrases", "*/searched",
+    "*@1/*", "*@4/*", "*@10/*",
+    "*/jumbo", "*/inverted", "*/phrases", "*/searched", "*@0.25/patches",
 )  # fmt: skip
-"""Descriptors that no detector here reads: scales that others stand for, and candidate triggers
-that cost most of all passes and were worth nothing beside the others."""
+"""Descriptors that no detector here reads: updates are not followed further than clients went, and
+the candidate triggers for images are squares at the clients' own weights. Others cost most of all
+passes and were worth nothing beside these."""
 
 KEEP = "keep_weights=true"
 """Setting of federations that are described more than once."""
 
 
+PACKED = {"training": TRAINING, "evaluation": (EVALUATION,)}
+"""Federations whose described rounds are committed."""
+
+
+def packed(kind: str) -> Path:
+    """Return the file of committed rounds of one of `PACKED`."""
+    return Path(__file__).parent / "rounds" / f"{kind}.npz"
+
+
 def play_all(store: Path, data_root: Path, workers: int) -> None:
-    """Play and describe all federations; what is there is kept."""
+    """Play and describe all federations; what is there, or committed, is kept."""
+    for kind in PACKED:
+        if packed(kind).is_file():
+            unpack(packed(kind), tables_folder(store / kind, CLEAN_SAMPLES))
     for part in TRAINING:
         play(part, store / "training", data_root, workers)
     play(EVALUATION, judged_in(store), data_root, workers, KEEP)
@@ -172,13 +194,19 @@ def play(
         subprocess.run(command, cwd=ROOT, check=True)
 
 
-def parser_of(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser with what every benchmark on these federations is told."""
+def store_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of where federations are kept."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--store", type=Path, default=ROOT / "runs" / "detector")
+    return parser
+
+
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with what every benchmark on these federations is told."""
+    parser = store_parser(description)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--workers", type=int, default=2)
     return parser
 

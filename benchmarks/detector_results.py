@@ -49,7 +49,7 @@ from benchmarks.detector_tables import (
 )
 from fl_shield.detector import SHIPPED
 from fl_shield.detector.store import save_detector
-from fl_shield.meta import ALGORITHMS, MetaTraining
+from fl_shield.meta import ALGORITHMS
 from fl_shield.shadow.describe import CLEAN_SAMPLES
 from fl_shield.shadow.table import EpisodeTable
 from fl_shield.simulations.meta_train import facts_of_training
@@ -70,8 +70,6 @@ WITHOUT: dict[str, Columns] = {
     "clean probes only": lambda name: "@" not in name or name.endswith("/clean"),
 }
 """Ablations: which descriptors are left."""
-
-FURTHER = "every scale and candidate trigger as well"
 
 Judged = dict[str, list[EpisodeTable]]
 """Rounds of the evaluation by data set."""
@@ -162,13 +160,12 @@ def modalities(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[
 def ablations(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[Any]:
     """What each group of descriptors is worth."""
 
-    def way(index: int, columns: Columns, settings: MetaTraining = SINGLE) -> Way:
+    def way(index: int, columns: Columns) -> Way:
         return lambda name: Plan(
-            f"columns-{index}-without-{name}", lambda t: t.domain != name, settings, columns
+            f"columns-{index}-without-{name}", lambda t: t.domain != name, SINGLE, columns
         )
 
     ways = {what: way(index, columns) for index, (what, columns) in enumerate(WITHOUT.items())}
-    ways[FURTHER] = way(len(ways), lambda name: True, replace(SINGLE, leave_out=data.NOT_MADE))
     return compared(study, judged, "descriptors", "descriptors", ways)
 
 

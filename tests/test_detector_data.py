@@ -5,8 +5,19 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.detector_data import ADAPTIVE, EVALUATION, JUDGED, LEARNED, TRAINING, Part
+from benchmarks.described_rounds import unpacked
+from benchmarks.detector_data import (
+    ADAPTIVE,
+    EVALUATION,
+    JUDGED,
+    LEARNED,
+    NOT_MADE,
+    TRAINING,
+    Part,
+    packed,
+)
 from benchmarks.detector_samples import SIBLINGS
+from fl_shield.descriptors.plan import matches
 from fl_shield.shadow.table import EpisodeTable
 
 
@@ -48,3 +59,10 @@ def test_the_committed_detector_of_a_data_set_has_seen_all_others(name: str) -> 
     card = json.loads((SIBLINGS / f"without-{name}" / "detector.json").read_text(encoding="utf-8"))
     assert card["held_out"] == [name]
     assert set(card["federations"]) == set(LEARNED) - {name}
+
+
+def test_committed_rounds_to_learn_from_are_of_the_training() -> None:
+    rounds = list(unpacked(packed("training")))
+    assert all(any(part.has(table) for part in TRAINING) for table in rounds)
+    assert {table.domain for table in rounds} >= set(LEARNED)
+    assert not any(matches(name, NOT_MADE) for table in rounds for name in table.names)
