@@ -32,6 +32,9 @@ NUM_JUDGED = 250
 
 TINY = 8
 
+WARM = 1_000_000
+"""Rounds before the first are numbered from here: their draws are not those of any other."""
+
 
 @dataclass(frozen=True)
 class ShadowRound:
@@ -87,7 +90,7 @@ class ShadowFederation:
 
     def rounds(self) -> Iterator[ShadowRound]:
         """Play the rounds, each from the aggregate of the one before."""
-        reference = state_arrays(self._model)
+        reference = self._warmed(state_arrays(self._model))
         for number in range(1, self.recipe.rounds + 1):
             played, states, sizes = self._play(number, reference)
             yield played
@@ -97,6 +100,17 @@ class ShadowFederation:
                 if self.recipe.aggregate == "all" or not bad
             ]
             reference = _average(reference, [states[i] for i in kept], [sizes[i] for i in kept])
+
+    def _warmed(self, reference: Arrays) -> Arrays:
+        """Return the model after the rounds in which everybody is honest."""
+        sizes = [float(len(split)) for split in self._clients]
+        for number in range(self.recipe.warm_rounds):
+            states = [
+                self._train(index, client, WARM + number, reference, None)
+                for index, client in enumerate(self.recipe.clients)
+            ]
+            reference = _average(reference, states, sizes)
+        return reference
 
     def _play(
         self, number: int, reference: Arrays

@@ -57,6 +57,8 @@ class RecipeRanges:
         stages: Shares of the central training after which the federation starts, one drawn; 3 is
             a model that has long settled.
         rounds: Rounds of a federation.
+        warm_rounds: Rounds before those, in which everybody is honest: the model is where the
+            averages of skewed clients come to rest, as in a federation that has gone on for long.
         oddity: Probability that a benign client of an odd federation is odd.
         triggers: Trigger families to leave to; empty for all of the modality.
         wrappers: Model poisonings to draw from.
@@ -73,6 +75,7 @@ class RecipeRanges:
     clean_share: float = 0.15
     stages: tuple[float, ...] = (0.05, 0.12, 0.25, 0.5, 1.0)
     rounds: int = 5
+    warm_rounds: int = 0
     oddity: float = 0.12
     triggers: tuple[str, ...] = ()
     wrappers: tuple[str, ...] = WRAPPERS
@@ -90,6 +93,8 @@ class RecipeRanges:
             )
         if self.rounds < 1:
             problems.append(expected("shadow.rounds", "1 or more", self.rounds))
+        if self.warm_rounds < 0:
+            problems.append(expected("shadow.warm_rounds", "0 or more", self.warm_rounds))
         raise_all(problems)
 
 
@@ -181,6 +186,7 @@ class Recipe:
         trigger: Trigger family.
         starts: First attacked round.
         clients: Recipes of the clients; those with a `wrapper` are malicious.
+        warm_rounds: Rounds before the first, in which these are honest, too.
     """
 
     seed: int
@@ -195,6 +201,7 @@ class Recipe:
     trigger: str
     starts: int
     clients: tuple[ClientRecipe, ...]
+    warm_rounds: int = 0
 
     @property
     def attackers(self) -> list[int]:
@@ -261,6 +268,7 @@ def draw_recipe(
         trigger=str(rng.choice(families)),
         starts=int(rng.choice((1, 1, 1, 2, 3))),
         clients=tuple(clients),
+        warm_rounds=ranges.warm_rounds,
     )
 
 

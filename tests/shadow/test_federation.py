@@ -57,6 +57,18 @@ def test_attackers_attack_from_their_round_on_and_do_harm(domain: Domain) -> Non
     assert rounds[0].facts["accuracy"] > 0.8
 
 
+def test_in_warm_rounds_attackers_are_honest(domain: Domain) -> None:
+    def first(attackers: int, warm_rounds: int) -> Cohort:
+        warm = replace(recipe("all", attackers), warm_rounds=warm_rounds)
+        return next(ShadowFederation(domain, warm).rounds()).cohort
+
+    honest, mixed = first(0, 2), first(2, 2)
+    for name, array in honest.reference.items():
+        np.testing.assert_array_equal(array, mixed.reference[name])
+    cold = first(2, 0).reference
+    assert any((array != cold[name]).any() for name, array in honest.reference.items())
+
+
 def test_honest_aggregation_keeps_the_backdoor_out(domain: Domain) -> None:
     rounds = list(ShadowFederation(domain, recipe("honest")).rounds())
     assert rounds[2].facts["attack_success"] < 0.1
