@@ -10,7 +10,7 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +37,7 @@ LEARNED = (
 LANGUAGE = ("ag_news", "docstrings", "manuals", "sst2")
 """Those of texts."""
 
-IMAGES = ("cifar10", "digits", "glyphs", "mnist", "photos")
+IMAGES = tuple(name for name in LEARNED if name not in LANGUAGE)
 """Those of images."""
 
 PAIRS = {"ag_news_pair": "ag_news", "docstrings_pair": "docstrings"}
@@ -122,7 +122,7 @@ KEEP = "keep_weights=true"
 """Setting of federations that are described more than once."""
 
 
-PACKED = {"training": TRAINING, "evaluation": (EVALUATION,)}
+PACKED: dict[str, Sequence[Part]] = {"training": TRAINING, "evaluation": (EVALUATION,)}
 """Federations whose described rounds are committed."""
 
 
@@ -148,23 +148,25 @@ def judged_in(store: Path) -> Path:
 
 def training_tables(store: Path) -> list[EpisodeTable]:
     """Return the rounds that detectors are learned from."""
-    tables = tables_of(store / "training")
-    known = [table for table in tables if any(part.has(table) for part in TRAINING)]
-    return [replace(table, domain=PAIRS.get(table.domain, table.domain)) for table in known]
+    tables = tables_of(store / "training", TRAINING)
+    return [replace(table, domain=PAIRS.get(table.domain, table.domain)) for table in tables]
 
 
 def evaluation_tables(
     folder: Path, part: Part, clean_samples: int = CLEAN_SAMPLES
 ) -> dict[str, list[EpisodeTable]]:
     """Return the rounds of an evaluation that are in a store, by data set."""
-    tables = [t for t in tables_of(folder, clean_samples) if part.has(t)]
+    tables = tables_of(folder, [part], clean_samples)
     return {name: [t for t in tables if t.domain == name] for name in part.first}
 
 
-def tables_of(folder: Path, clean_samples: int = CLEAN_SAMPLES) -> list[EpisodeTable]:
-    """Return all rounds of a store."""
+def tables_of(
+    folder: Path, parts: Sequence[Part], clean_samples: int = CLEAN_SAMPLES
+) -> list[EpisodeTable]:
+    """Return the rounds of some parts that are in a store."""
     files = sorted(tables_folder(folder, clean_samples).glob("*.safetensors"))
-    return [table for file in files for table in read_tables(file)]
+    tables = [table for file in files for table in read_tables(file)]
+    return [table for table in tables if any(part.has(table) for part in parts)]
 
 
 def play(

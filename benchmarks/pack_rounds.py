@@ -17,14 +17,13 @@ def main() -> None:
     """Pack what a store has of the training and of the evaluation."""
     store = data.store_parser(__doc__).parse_args().store
     for kind, parts in data.PACKED.items():
-        tables = data.tables_of(store / kind)
-        known = [table for table in tables if any(part.has(table) for part in parts)]
-        if not known:
+        tables = data.tables_of(store / kind, parts)
+        if not tables:
             print(f"{store / kind} has no rounds; play some: make results-detector")
             continue
-        pack(data.packed(kind), known)
+        pack(data.packed(kind), tables)
         size = data.packed(kind).stat().st_size / 1e6
-        print(f"{data.packed(kind)}: {len(known)} rounds, {size:.1f} MB")
+        print(f"{data.packed(kind)}: {len(tables)} rounds, {size:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ class ShadowFederation:
         probes = stratified_indices(task.train.labels, NUM_PROBES, recipe.seed)
         self.probes = task.train.take(probes)
         self._clients = self._deal(probes, rng)
+        self._sizes = [float(len(split)) for split in self._clients]
         self._judged = task.test.take(
             torch.from_numpy(rng.permutation(len(task.test))[:NUM_JUDGED])
         )
@@ -92,29 +93,28 @@ class ShadowFederation:
         """Play the rounds, each from the aggregate of the one before."""
         reference = self._warmed(state_arrays(self._model))
         for number in range(1, self.recipe.rounds + 1):
-            played, states, sizes = self._play(number, reference)
+            played, states = self._play(number, reference)
             yield played
             kept = [
                 i
                 for i, bad in enumerate(played.malicious)
                 if self.recipe.aggregate == "all" or not bad
             ]
-            reference = _average(reference, [states[i] for i in kept], [sizes[i] for i in kept])
+            reference = _average(
+                reference, [states[i] for i in kept], [self._sizes[i] for i in kept]
+            )
 
     def _warmed(self, reference: Arrays) -> Arrays:
         """Return the model after the rounds in which everybody is honest."""
-        sizes = [float(len(split)) for split in self._clients]
         for number in range(self.recipe.warm_rounds):
             states = [
                 self._train(index, client, WARM + number, reference, None)
                 for index, client in enumerate(self.recipe.clients)
             ]
-            reference = _average(reference, states, sizes)
+            reference = _average(reference, states, self._sizes)
         return reference
 
-    def _play(
-        self, number: int, reference: Arrays
-    ) -> tuple[ShadowRound, list[Arrays], list[float]]:
+    def _play(self, number: int, reference: Arrays) -> tuple[ShadowRound, list[Arrays]]:
         states: dict[int, Arrays] = {}
         attacked = number >= self.recipe.starts
         attackers = self.recipe.attackers if attacked else []
@@ -142,13 +142,12 @@ class ShadowFederation:
             )
             moved = _moved(reference, states[index], 1 / len(self.recipe.clients))
             harm[index] = self._success(moved, whole) - before
-        sizes = [float(len(split)) for split in self._clients]
         ordered = [states[i] for i in range(len(self.recipe.clients))]
         cohort = Cohort(
             number,
             reference,
             tuple(
-                ClientUpdate(i, sizes[i], lambda state=state: state)  # type: ignore[misc]
+                ClientUpdate(i, self._sizes[i], lambda state=state: state)  # type: ignore[misc]
                 for i, state in enumerate(ordered)
             ),
         )
@@ -159,7 +158,7 @@ class ShadowFederation:
             "target": self.target,
         }
         malicious = [index in attackers for index in range(len(ordered))]
-        return ShadowRound(cohort, malicious, harm, facts), ordered, sizes
+        return ShadowRound(cohort, malicious, harm, facts), ordered
 
     def _train(
         self,
