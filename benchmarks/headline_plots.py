@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,19 +34,18 @@ def write_plots(rows: Sequence[Record], study: Path) -> str:
     """Put the plots beside the results, and return the part of the page that shows them.
 
     Rounds and scores are those of a *block*: data set, share of attackers and seed of which every
-    run has its folder, the largest such. Where there is none, the plots of an earlier block stay,
-    and so does what the page says of them.
+    run has its folder, the largest such. Where none is as large as an earlier one, the plots of
+    that stay, and so does what the page says of them.
 
     Args:
         rows: Of all finished runs.
         study: The study's folder, with a report in it.
     """
     block = whole_block(rows, study)
-    if block:
+    rounds = read_table(PAGE, ROUNDS) if PAGE.is_file() else ""
+    if block and len(block) >= runs_told(rounds):
         report_runs([study / row["run"] for row in block], study / "block", Console(quiet=True))
         rounds = "\n".join([_told(block), *_shown(study / "block", OF_ROUNDS)])
-    else:
-        rounds = read_table(PAGE, ROUNDS) if PAGE.is_file() else ""
     begin, end = marks(ROUNDS)
     lines = [*_shown(study / "report", OF_ROWS), begin, rounds.strip(), end, ""]
     return "\n".join(["## Plots\n", *lines])
@@ -59,6 +59,16 @@ def whole_block(rows: Sequence[Record], study: Path) -> list[Record]:
             blocks.setdefault((row["data"], row["attackers"], row["seed"]), []).append(row)
     whole = [b for b in blocks.values() if all((study / r["run"]).is_dir() for r in b)]
     return max(whole, key=len, default=[])
+
+
+def runs_told(text: str) -> int:
+    """Return how many runs a page says that its rounds and scores are of, 0 if it says nothing.
+
+    >>> runs_told("Rounds and scores are those of 182 runs: mnist, 20 % attackers, seed 1.")
+    182
+    """
+    found = re.search(r"those of (\d+) runs", text)
+    return int(found.group(1)) if found else 0
 
 
 def _told(block: Sequence[Record]) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import headline_plots
 from benchmarks.headline import LIVE, SHIELD, UNSEEN, against_clean, against_rivals, summary
 from benchmarks.headline_plots import whole_block
 from benchmarks.headline_table import defences_table, everywhere_table
-from benchmarks.marked_table import read_table, write_table
+from benchmarks.marked_table import marks, read_table, write_table
 from benchmarks.potency import differing, why_not
 from fl_shield.simulations.composing import compose_config
 from fl_shield.simulations.study_plan import plan_of, split_overrides
@@ -190,3 +191,15 @@ def test_rounds_are_plotted_of_the_largest_block_that_has_all_its_folders(tmp_pa
     assert [row["run"] for row in whole_block(rows, tmp_path)] == ["c"], "b is elsewhere"
     (tmp_path / "b").mkdir()
     assert [row["run"] for row in whole_block(rows, tmp_path)] == ["a", "b"]
+
+
+def test_plots_of_a_larger_block_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "headline.md"
+    told = "Rounds and scores are those of 3 runs: mnist, 20 % attackers, seed 1."
+    begin, end = marks(headline_plots.ROUNDS)
+    page.write_text(f"{begin}\n{told}\n{end}\n", encoding="utf-8")
+    monkeypatch.setattr(headline_plots, "PAGE", page)
+    rows = [{**ROW, "run": name} for name in ("a", "b")]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()  # empty: to report on these would fail
+    assert told in headline_plots.write_plots(rows, tmp_path)
