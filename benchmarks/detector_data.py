@@ -75,24 +75,31 @@ class Part:
         return table.run in self.names
 
 
-def _apart(thousands: int) -> dict[str, int]:
-    order = ("digits", "mnist", "cifar10", "glyphs", "sst2", "ag_news", "docstrings", "photos")
+_ORDER = ("digits", "mnist", "cifar10", "glyphs", "sst2", "ag_news", "docstrings", "photos")
+
+
+def _apart(thousands: int, order: Sequence[str] = _ORDER) -> dict[str, int]:
     return {name: 1000 * (thousands + index) for index, name in enumerate(order, 1)}
 
 
 _FIRST = tuple(name for name in LEARNED if name != "manuals")
 
+_WARMED = ("ranges.stages=[0.12,0.25]", "ranges.warm_rounds=12", "ranges.alpha=[0.3,3.0]")
+"""A model that its own clients have brought to where it is: honest updates pull apart there, each
+to what its client has most of."""
+
 TRAINING = (
     Part("training", dict.fromkeys(_FIRST, 5), 16),
     Part("potent", _apart(10), 6),
-    Part("potent", _apart(20), 3, ("ranges.oddity=0.4",)),
+    Part("potent", _apart(20, _ORDER[:4]), 3, ("ranges.oddity=0.4",)),
     Part("working", dict.fromkeys((*LEARNED, *PAIRS), 31000), 10),
     Part("settled", dict.fromkeys((*LANGUAGE, *PAIRS), 41000), 10),
-    Part("settled", dict.fromkeys(IMAGES, 51000), 6),
     Part(
         "settled", dict.fromkeys((*LANGUAGE, *PAIRS), 61000), 8,
         ("ranges.wrappers=[none]", "ranges.alpha=[0.3,1.0]"),
     ),
+    Part("working", _apart(70, (*LANGUAGE, *PAIRS)), 6, _WARMED),
+    Part("working", _apart(80, IMAGES), 3, _WARMED),
 )  # fmt: skip
 """What detectors are learned from: federations of all sorts, half of them such in which most
 backdoors work, as those teach what one looks like."""

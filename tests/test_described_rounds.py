@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.described_rounds import pack, unpack, unpacked
-from fl_shield.detector.features import FeatureSpec, features_of
+from fl_shield.detector.features import CHANNELS, FeatureSpec, features_of
 from fl_shield.errors import StateError
 from fl_shield.shadow.table import EpisodeTable, read_tables
 
@@ -40,11 +40,14 @@ def test_features_and_truth_are_those_of_the_rounds(tmp_path: Path) -> None:
         assert kept.facts == whole.facts
         np.testing.assert_array_equal(kept.malicious, whole.malicious)
         np.testing.assert_array_equal(kept.client_ids, whole.client_ids)
-        np.testing.assert_allclose(
-            features_of(spec, kept.names, kept.raw),
-            features_of(spec, whole.names, whole.raw),
-            atol=0.02,  # a bfloat16 is right to one part in 256, and so are medians of them
+        (*found_z, found_rank), (*wanted_z, wanted_rank) = (
+            np.split(features_of(spec, table.names, table.raw), CHANNELS, axis=1)
+            for table in (kept, whole)
         )
+        # A bfloat16 is right to one part in 256, and so are medians of them.
+        np.testing.assert_allclose(found_z, wanted_z, atol=0.02)
+        # Two of 19 or 20 that nearly tied now do, and share their ranks.
+        np.testing.assert_allclose(found_rank, wanted_rank, atol=1.01 / 18)
 
 
 def test_a_federation_that_is_there_is_left_alone(tmp_path: Path) -> None:

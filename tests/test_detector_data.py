@@ -66,3 +66,9 @@ def test_committed_rounds_to_learn_from_are_of_the_training() -> None:
     assert all(any(part.has(table) for part in TRAINING) for table in rounds)
     assert {table.domain for table in rounds} >= set(LEARNED)
     assert not any(matches(name, NOT_MADE) for table in rounds for name in table.names)
+
+
+def test_committed_rounds_to_judge_on_are_all_of_the_evaluation() -> None:
+    rounds = list(unpacked(packed("evaluation")))
+    assert {table.run for table in rounds} == EVALUATION.names
+    assert all(len(table.facts["rivals"]) >= 7 for table in rounds)

@@ -1,11 +1,13 @@
-"""From descriptor tables to the detector's features: relative, absolute, and what is there at all.
+"""From descriptor tables to the detector's features: how far from the cohort, and in which place.
 
-Three channels a column:
+Four channels a column:
 
 1. signed log of the robust z-score in the cohort, `(x − median) / (1.4826 · MAD + unit / 10)`;
 2. signed log of `(x − median) / unit`, an *absolute* deviation: in a converged, quiet cohort a
    hair's difference is many MADs and still no harm;
-3. 1 where the table has the column, else 0: image tables lack what only text has.
+3. 1 where the table has the column, else 0: image tables lack what only text has;
+4. the rank in the cohort, from −1 for the lowest to 1 for the highest: who is the most extreme of
+   twenty says the same on every task, however far that is.
 
 The unit of a column is the typical spread (1.4826 · MAD) of benign clients in a round of training,
 but no less than `WIDE_SHARE` of their typical standard deviation where they differ at all: a column
@@ -21,6 +23,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from fl_shield.descriptors.plan import matches
 
@@ -32,7 +35,9 @@ FLOOR_SHARE = 0.1
 WIDE_SHARE = 0.3
 MIN_UNIT = 1e-6
 
-CHANNELS = 3
+CHANNELS = 4
+PRESENT = 2
+"""The channel, counted from 0, that says that a column is there."""
 
 
 class LabelledTable(Protocol):
@@ -95,7 +100,7 @@ def fit_features(tables: Sequence[LabelledTable], leave_out: Sequence[str] = ())
 def features_of(
     spec: FeatureSpec, names: Sequence[str], raw: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """Return the features `(clients, 3 · columns)` of a table; finite for every table.
+    """Return the features `(clients, 4 · columns)` of a table; finite for every table.
 
     Args:
         spec: Columns and units.
@@ -105,7 +110,7 @@ def features_of(
     count, width = raw.shape[0], len(spec.names)
     place = {name: column for column, name in enumerate(names)}
     known = [(k, place[name]) for k, name in enumerate(spec.names) if name in place]
-    relative, absolute, present = (np.zeros((count, width)) for _ in range(CHANNELS))
+    relative, absolute, present, rank = (np.zeros((count, width)) for _ in range(CHANNELS))
     if known and count:
         into, source = (np.array(side) for side in zip(*known, strict=True))
         values = _limited(raw[:, source])
@@ -115,7 +120,8 @@ def features_of(
         relative[:, into] = _signed_log(offset / (spread + FLOOR_SHARE * unit))
         absolute[:, into] = _signed_log(offset / unit)
         present[:, into] = 1.0
-    return np.concatenate([relative, absolute, present], axis=1).astype(np.float32)
+        rank[:, into] = (2.0 * rankdata(values, axis=0) - count - 1.0) / max(count - 1, 1)
+    return np.concatenate([relative, absolute, present, rank], axis=1).astype(np.float32)
 
 
 def _unit(spreads: Sequence[float], widths: Sequence[float]) -> float:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fl_shield.conformal import conformal_quantile, fewest_scores, just_above
 from fl_shield.descriptors.table import DescriptorTable
-from fl_shield.detector.features import CHANNELS, FeatureSpec, features_of
+from fl_shield.detector.features import CHANNELS, PRESENT, FeatureSpec, features_of
 from fl_shield.detector.set_network import SetNetwork
 from fl_shield.errors import ConfigurationError, expected, raise_all
 from fl_shield.judge.policy import Policy
@@ -229,15 +229,17 @@ class MetaDetector:
 def _integrated_gradients(network: SetNetwork, features: Tensor) -> Tensor:
     """Return `(clients, features)`: each client's own features' parts in its log-odds."""
     with torch.no_grad():
-        summary = network.summarise(network.encoder(features)).expand(STEPS, -1)
+        cohort = network.encoder(features)
+        summary = network.summarise(network.compare(cohort, cohort)).expand(STEPS, -1)
     offset = features.clone()
     # The median client has the same columns: that they are there speaks against nobody.
-    offset[..., 2 * features.shape[2] // CHANNELS :] = 0.0
+    offset.view(*offset.shape[:2], CHANNELS, -1)[:, :, PRESENT] = 0.0
     share = (torch.arange(STEPS, dtype=features.dtype) + 0.5) / STEPS
     path = features - offset + share[:, None, None] * offset
     path.requires_grad_(True)
     with torch.enable_grad():
-        odds = network.judge(network.encoder(path), summary)
+        compared = network.compare(network.encoder(path), cohort.expand(STEPS, -1, -1))
+        odds = network.judge(compared, summary)
         (gradient,) = torch.autograd.grad(odds.sum(), path)
     return gradient.mean(dim=0) * offset[0]
 

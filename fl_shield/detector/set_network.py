@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
+
+HEADS = 4
+"""Heads of the self-attention."""
 
 
 class SetNetwork(nn.Module):
     """Permutation-equivariant log-odds over the clients of a round.
 
-    An encoder looks at each client; the cohort is summed up by the mean of the embeddings, by
-    attention pooling, and by its size; a head judges each client in the light of that summary
-    (Zaheer et al., Deep Sets, 2017, section 3.1, with the attention pooling of Lee et al., 2019).
+    An encoder looks at each client; self-attention compares each with all others, as accomplices
+    are like each other; the cohort is summed up by the mean of the embeddings, by attention
+    pooling, and by its size; a head judges each client in the light of that summary (Zaheer et
+    al., Deep Sets, 2017, section 3.1, with the attention block and pooling of Lee et al., Set
+    Transformer, 2019, section 3.1, less its second feed-forward layer).
 
     Args:
         num_features: Features of a client.
-        hidden: Width of the layers.
+        hidden: Width of the layers, a multiple of `heads`.
         pools: Attention-pooled summaries.
         dropout: Share of units dropped in training.
+        heads: Heads of the self-attention; 0 for a network without it.
     """
 
     def __init__(
-        self, num_features: int, hidden: int = 64, pools: int = 2, dropout: float = 0.15
+        self,
+        num_features: int,
+        hidden: int = 64,
+        pools: int = 2,
+        dropout: float = 0.15,
+        heads: int = HEADS,
     ) -> None:
         super().__init__()
-        self.num_features, self.hidden, self.pools = num_features, hidden, pools
+        self.num_features, self.hidden, self.pools, self.heads = num_features, hidden, pools, heads
         self.encoder = nn.Sequential(
             nn.Linear(num_features, hidden),
             nn.LayerNorm(hidden),
@@ -33,6 +46,10 @@ class SetNetwork(nn.Module):
             nn.Linear(hidden, hidden),
             nn.GELU(),
         )
+        if heads:
+            self.normed = nn.LayerNorm(hidden)
+            self.others = nn.MultiheadAttention(hidden, heads, batch_first=True)
+            nn.init.zeros_(self.others.out_proj.weight)  # training begins without the others
         self.attention = nn.Linear(hidden, pools)
         self.head = nn.Sequential(
             nn.Linear((2 + pools) * hidden + 1, hidden),
@@ -51,13 +68,31 @@ class SetNetwork(nn.Module):
                 nothing. None when all are present.
         """
         embedded = self.encoder(features)
-        return self.judge(embedded, self.summarise(embedded, present))
+        compared = self.compare(embedded, embedded, present)
+        return self.judge(compared, self.summarise(compared, present))
+
+    def compare(self, embedded: Tensor, cohort: Tensor, present: Tensor | None = None) -> Tensor:
+        """Return embedded clients, each with what it learns of the cohort, of the same shape.
+
+        Args:
+            embedded: `(rounds, clients, hidden)`, from `encoder`.
+            cohort: Whom they are compared with, likewise.
+            present: As for `forward`, of the cohort.
+        """
+        if not self.heads:
+            return embedded
+        hidden = None if present is None else ~(present | ~present.any(dim=1, keepdim=True))
+        known = self.normed(cohort)
+        seen, _ = self.others(
+            self.normed(embedded), known, known, key_padding_mask=hidden, need_weights=False
+        )
+        return embedded + cast("Tensor", seen)
 
     def summarise(self, embedded: Tensor, present: Tensor | None = None) -> Tensor:
         """Return the summary of each round, `(rounds, (1 + pools) · hidden + 1)`.
 
         Args:
-            embedded: `(rounds, clients, hidden)`, from `encoder`.
+            embedded: `(rounds, clients, hidden)`, from `compare`.
             present: As for `forward`.
         """
         if present is None:
@@ -70,7 +105,7 @@ class SetNetwork(nn.Module):
         return torch.cat([mean, pooled, count.clamp_min(1.0).log()], dim=1)
 
     def judge(self, embedded: Tensor, summary: Tensor) -> Tensor:
-        """Return log-odds `(rounds, clients)` of embedded clients, in the light of a summary."""
+        """Return log-odds `(rounds, clients)` of clients from `compare`, given a summary."""
         spread = summary.unsqueeze(1).expand(-1, embedded.shape[1], -1)
         odds: Tensor = self.head(torch.cat([embedded, spread], dim=2)).squeeze(2)
         return odds

@@ -28,7 +28,7 @@ from fl_shield.detector.set_network import SetNetwork
 from fl_shield.errors import ConfigurationError, StateError, expected
 
 FORMAT = "fl_shield.detector"
-VERSION = 1
+VERSION = 2
 WEIGHTS = "detector.safetensors"
 CARD = "detector.json"
 
@@ -78,7 +78,7 @@ def save_detector(
         "sha256": hashlib.sha256(weights).hexdigest(),
         "columns": list(spec.names),
         "units": list(spec.units),
-        "networks": [{"hidden": n.hidden, "pools": n.pools} for n in networks],
+        "networks": [{"hidden": n.hidden, "pools": n.pools, "heads": n.heads} for n in networks],
         "calibration": asdict(calibration),
     }
     try:
@@ -197,7 +197,12 @@ def _networks(
     try:
         with torch.device("meta"):  # costs no memory, and draws nothing from torch's generator
             networks = [
-                SetNetwork(spec.num_features, hidden=int(size["hidden"]), pools=int(size["pools"]))
+                SetNetwork(
+                    spec.num_features,
+                    hidden=int(size["hidden"]),
+                    pools=int(size["pools"]),
+                    heads=int(size["heads"]),
+                )
                 for size in sizes  # type: ignore[attr-defined]
             ]
         wanted = {f"{i}.{name}" for i, n in enumerate(networks) for name in n.state_dict()}
@@ -206,7 +211,7 @@ def _networks(
         for index, network in enumerate(networks):
             state = {name: tensors[f"{index}.{name}"] for name in network.state_dict()}
             network.load_state_dict(state, assign=True)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise StateError(f"{folder / CARD} does not fit {WEIGHTS}: {reason}.") from error
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):

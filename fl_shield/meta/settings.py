@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fl_shield.detector.set_network import HEADS
 from fl_shield.errors import ConfigurationError, expected, raise_all, unknown
 
 ALGORITHMS = ("multi_task", "reptile", "fomaml", "anil")
@@ -24,7 +25,7 @@ class MetaTraining:
         inner_rate: Learning rate of the inner steps.
         learning_rate: Highest learning rate of the outer steps (one cycle, AdamW).
         weight_decay: Weight decay of the outer steps.
-        hidden: Width of the networks.
+        hidden: Width of the networks, a multiple of `HEADS`.
         dropout: Share of units dropped in training.
         column_dropout: Share of descriptors hidden from the network in a round.
         leave_out: Descriptors that are not to be read, as in `*@10/*` or `*/jumbo`; a shield with
@@ -73,4 +74,7 @@ class MetaTraining:
             for name in ("dropout", "column_dropout", "weight_decay")
             if not 0.0 <= getattr(self, name) < 1.0
         ]
+        if self.hidden % HEADS:
+            wanted = f"a multiple of {HEADS}"
+            problems.append(expected("meta_training.hidden", wanted, self.hidden))
         raise_all(problems, ConfigurationError)

@@ -64,7 +64,7 @@ def widened(
         new: The same and more.
         dropout: Share of units dropped in further training.
     """
-    wide = SetNetwork(new.num_features, network.hidden, network.pools, dropout)
+    wide = SetNetwork(new.num_features, network.hidden, network.pools, dropout, network.heads)
     state = {name: tensor.clone().float() for name, tensor in network.state_dict().items()}
     weight = state["encoder.0.weight"].unflatten(1, (CHANNELS, len(old.names)))
     place = {name: column for column, name in enumerate(new.names)}

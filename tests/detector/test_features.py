@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from fl_shield.detector.features import FLOOR_SHARE, FeatureSpec, features_of, fit_features
+from fl_shield.detector.features import (
+    CHANNELS,
+    FLOOR_SHARE,
+    FeatureSpec,
+    features_of,
+    fit_features,
+)
 
 SPEC = FeatureSpec(("a", "b", "c"), (0.5, 2.0, 1.0))
 NAMES = ("a", "b", "c")
@@ -33,9 +39,10 @@ def test_the_channels_of_a_column_by_hand() -> None:
     raw = np.array([[0.0], [1.0], [2.0], [3.0], [10.0]])
     found = features_of(FeatureSpec(("a",), (0.5,)), ("a",), raw)
     spread = 1.4826 * 1.0 + FLOOR_SHARE * 0.5
-    np.testing.assert_allclose(found[4], [np.log1p(8 / spread), np.log1p(8 / 0.5), 1.0], rtol=1e-6)
-    np.testing.assert_allclose(found[0], [-np.log1p(2 / spread), -np.log1p(4.0), 1.0], rtol=1e-6)
-    np.testing.assert_allclose(found[2], [0.0, 0.0, 1.0])
+    highest, lowest = np.log1p([8 / spread, 16.0]), -np.log1p([2 / spread, 4.0])
+    np.testing.assert_allclose(found[4], [*highest, 1.0, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(found[0], [*lowest, 1.0, -1.0], rtol=1e-6)
+    np.testing.assert_allclose(found[2], [0.0, 0.0, 1.0, 0.0])
 
 
 def test_a_hair_in_a_quiet_cohort_is_small_in_absolute_terms() -> None:
@@ -45,11 +52,18 @@ def test_a_hair_in_a_quiet_cohort_is_small_in_absolute_terms() -> None:
     assert np.abs(found[:, :2]).max() < 1e-3
 
 
+def test_clients_that_are_alike_share_their_rank() -> None:
+    raw = np.array([[5.0], [1.0], [5.0], [np.inf], [1.0]])
+    found = features_of(FeatureSpec(("a",), (1.0,)), ("a",), raw)[:, 3]
+    np.testing.assert_allclose(found, [0.25, -0.75, 0.25, 1.0, -0.75])
+
+
 def test_missing_and_unknown_columns() -> None:
     raw = np.array([[1.0, 7.0], [2.0, 8.0], [4.0, 90.0]])
     found = features_of(SPEC, ("c", "never seen"), raw)
-    assert found.shape == (3, 3 * COLUMNS)
-    assert found[:, 6:].tolist() == [[0.0, 0.0, 1.0]] * 3
+    assert found.shape == (3, CHANNELS * COLUMNS)
+    assert found[:, 6:9].tolist() == [[0.0, 0.0, 1.0]] * 3
+    assert found[:, 9:].tolist() == [[0.0, 0.0, -1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     assert not found[:, [0, 1, 3, 4]].any()
     alone = features_of(SPEC, ("c",), raw[:, :1])
     np.testing.assert_array_equal(found, alone)
@@ -64,7 +78,7 @@ def test_the_order_of_a_tables_columns_does_not_matter() -> None:
 @given(tables, st.randoms(use_true_random=False))
 def test_features_are_finite_and_follow_their_clients(raw: np.ndarray, random: object) -> None:
     found = features_of(SPEC, NAMES, raw)
-    assert found.shape == (len(raw), 3 * COLUMNS)
+    assert found.shape == (len(raw), CHANNELS * COLUMNS)
     assert found.dtype == np.float32
     assert np.isfinite(found).all()
     order = list(range(len(raw)))
@@ -76,11 +90,12 @@ def test_features_are_finite_and_follow_their_clients(raw: np.ndarray, random: o
 def test_any_number_of_clients(clients: int) -> None:
     raw = np.random.default_rng(1).standard_normal((clients, 3))
     found = features_of(SPEC, NAMES, raw)
-    assert found.shape == (clients, 9)
+    assert found.shape == (clients, CHANNELS * COLUMNS)
+    compared = np.delete(found, range(6, 9), axis=1)
     if clients == 1:
-        assert not found[:, :6].any()  # it is its own median
+        assert not compared.any()  # it is its own median
     if clients == 2:
-        np.testing.assert_allclose(found[0, :6], -found[1, :6], rtol=1e-6)
+        np.testing.assert_allclose(compared[0], -compared[1], rtol=1e-6)
 
 
 def test_units_are_the_typical_spread_of_honest_clients() -> None:

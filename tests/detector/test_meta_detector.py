@@ -80,7 +80,7 @@ def test_scores_and_contributions_follow_their_clients() -> None:
 def test_contributions_add_up_to_the_distance_from_the_median_client() -> None:
     raw = cohort(21, seed=4).raw
     raw[20] = np.median(raw[:20], axis=0)
-    detector = MetaDetector(networks(), SPEC, Calibration(scale=0.02))
+    detector = MetaDetector(networks(), SPEC, Calibration(scale=0.01))
     scores = detector.score(table(raw))
     distance = scores - scores[20]
     parts = detector.contributions(table(raw)).sum(axis=1)
@@ -115,7 +115,7 @@ def test_the_caller_keeps_its_networks_as_they_are() -> None:
 def test_parts_that_do_not_fit_are_named() -> None:
     with pytest.raises(ConfigurationError, match="`networks`"):
         MetaDetector([], SPEC)
-    with pytest.raises(ConfigurationError, match="3 features and the columns make 12"):
+    with pytest.raises(ConfigurationError, match="3 features and the columns make 16"):
         MetaDetector([SetNetwork(3)], SPEC)
     with pytest.raises(ConfigurationError, match="calibration.scale"):
         Calibration(scale=0.0)

@@ -24,12 +24,13 @@ FACTS = {
     "domains": ["digits"],
     "calibration": {"offset": 0.5, "scale": 2.0, "threshold": 1.25},
 }
+SIZE = {"hidden": 8, "pools": 1, "heads": 4}
 MAX_SHIPPED_BYTES = 5_000_000
 
 
 def networks() -> list[SetNetwork]:
     torch.manual_seed(3)
-    return [SetNetwork(6, hidden=8, pools=1), SetNetwork(6, hidden=12)]
+    return [SetNetwork(8, hidden=8, pools=1), SetNetwork(8, hidden=12, heads=2)]
 
 
 def table() -> DescriptorTable:
@@ -74,7 +75,7 @@ def test_what_cannot_be_loaded_is_not_written(tmp_path: Path) -> None:
         save_detector(target, networks(), SPEC, {"when": object()})
     with pytest.raises(ConfigurationError, match="calibration.scale"):
         save_detector(target, networks(), SPEC, {"calibration": {"scale": -1.0}})
-    with pytest.raises(ConfigurationError, match="6 features"):
+    with pytest.raises(ConfigurationError, match="8 features"):
         save_detector(target, networks(), FeatureSpec(("a",), (1.0,)))
     assert not target.exists()
 
@@ -109,7 +110,7 @@ def test_a_changed_byte_in_the_weights(folder: Path) -> None:
 def test_weights_of_another_version(folder: Path) -> None:
     tensors = load_file(folder / WEIGHTS)
     save_file(tensors, folder / WEIGHTS, {"format": "fl_shield.detector", "version": "99"})
-    with pytest.raises(StateError, match=r"detector.safetensors has version 99; this .* reads 1"):
+    with pytest.raises(StateError, match=r"detector.safetensors has version 99; this .* reads 2"):
         load_detector(folder)
     save_file(tensors, folder / WEIGHTS)
     with pytest.raises(StateError, match=r"detector.safetensors is no detector"):
@@ -119,7 +120,7 @@ def test_weights_of_another_version(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"version": 2}, r"detector.json has version 2; this fl_shield reads 1"),
+        ({"version": 1}, r"detector.json has version 1; this fl_shield reads 2"),
         ({"format": "other"}, "is no detector of fl_shield"),
         ({"sha256": "0" * 64}, "SHA-256 is not the one in the card"),
         ({"columns": ["a", "c"]}, "columns and units are not those"),
@@ -133,10 +134,12 @@ def test_weights_of_another_version(folder: Path) -> None:
         ({"calibration": {"offset": "high"}}, "calibration.offset"),
         ({"calibration": {"shift": 1.0}}, "needs a `calibration`"),
         ({"calibration": 3}, "needs a `calibration`"),
-        ({"networks": [{"hidden": 8, "pools": 1}]}, "does not fit"),
+        ({"networks": [SIZE]}, "does not fit"),
+        ({"networks": [SIZE] * 2}, "does not fit"),
+        ({"networks": [{**SIZE, "heads": 3}] * 2}, "does not fit"),
         ({"networks": [{"hidden": 8, "pools": 1}] * 2}, "does not fit"),
         ({"networks": []}, "does not fit"),
-        ({"networks": [{"hidden": -8, "pools": 1}] * 2}, "does not fit"),
+        ({"networks": [{**SIZE, "hidden": -8}] * 2}, "does not fit"),
         ({"networks": 5}, "does not fit"),
         ({"networks": [5]}, "does not fit"),
     ],
@@ -205,7 +208,7 @@ def test_a_shield_with_a_broken_detector_is_not_built(
     assert MetaShield(FedAvg(), model, probes)._shield_core.judge.policy.threshold == 1.25
     broken = folder.with_name("broken")
     shutil.copytree(folder, broken)
-    edit(broken, version=2)
+    edit(broken, version=1)
     monkeypatch.setattr(fl_shield.detector, "SHIPPED", broken)
-    with pytest.raises(StateError, match="version 2"):
+    with pytest.raises(StateError, match="version 1"):
         MetaShield(FedAvg(), model, probes)

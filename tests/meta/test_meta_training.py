@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fl_shield.descriptors.table import DescriptorTable
-from fl_shield.detector.features import fit_features
+from fl_shield.detector.features import CHANNELS, fit_features
 from fl_shield.detector.meta_detector import MetaDetector
 from fl_shield.detector.set_network import SetNetwork
 from fl_shield.errors import ConfigurationError, StateError
@@ -80,10 +80,10 @@ def test_a_round_of_one_kind_has_no_pairs() -> None:
 
 @given(st.integers(0, 1000), st.floats(0.0, 0.9))
 def test_columns_are_hidden_in_all_their_channels(seed: int, share: float) -> None:
-    features = torch.ones(4, 5, 3 * 7)
+    features = torch.ones(4, 5, CHANNELS * 7)
     hidden = hide_columns(features, share, torch.Generator().manual_seed(seed))
-    channels = hidden.reshape(4, 5, 3, 7)
-    assert torch.equal(channels[:, 0, 0], channels[:, -1, 2])
+    channels = hidden.reshape(4, 5, CHANNELS, 7)
+    assert torch.equal(channels[:, 0, 0], channels[:, -1, -1])
     if share == 0.0:
         assert torch.equal(hidden, features)
 
@@ -108,7 +108,7 @@ def test_one_outer_step_by_hand(algorithm: str) -> None:
     drawn = Episodes(tables, fit_features(tables))
     settings = replace(QUICK, algorithm=algorithm, dropout=0.0, column_dropout=0.0, inner_steps=1)
     torch.manual_seed(3)
-    network = SetNetwork(3 * len(NAMES), hidden=8, dropout=0.0)
+    network = SetNetwork(CHANNELS * len(NAMES), hidden=8, dropout=0.0)
     reference = copy.deepcopy(network)
     OUTER[algorithm](network, drawn, settings, np.random.default_rng(5), torch.Generator())
     rng = np.random.default_rng(5)
