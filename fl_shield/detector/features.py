@@ -107,21 +107,44 @@ def features_of(
         names: Columns of the table; those that `spec` does not know are ignored.
         raw: `(clients, descriptors)` values, NaN and infinities allowed.
     """
-    count, width = raw.shape[0], len(spec.names)
+    into, values = _known(spec, names, raw)
+    count = len(raw)
+    present, rank = (np.zeros((count, len(spec.names))) for _ in range(2))
+    if values.size:
+        present[:, into] = 1.0
+        rank[:, into] = (2.0 * rankdata(values, axis=0) - count - 1.0) / max(count - 1, 1)
+    channels = [*_deviations(spec, into, values), present, rank]
+    return np.concatenate(channels, axis=1).astype(np.float32)
+
+
+def deviations_of(
+    spec: FeatureSpec, names: Sequence[str], raw: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Return the first two channels, `(clients, 2 · columns)`; arguments as of `features_of`."""
+    into, values = _known(spec, names, raw)
+    return np.concatenate(_deviations(spec, into, values), axis=1).astype(np.float32)
+
+
+def _known(
+    spec: FeatureSpec, names: Sequence[str], raw: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the places in `spec` of the columns that it knows, and their limited values."""
     place = {name: column for column, name in enumerate(names)}
-    known = [(k, place[name]) for k, name in enumerate(spec.names) if name in place]
-    relative, absolute, present, rank = (np.zeros((count, width)) for _ in range(CHANNELS))
-    if known and count:
-        into, source = (np.array(side) for side in zip(*known, strict=True))
-        values = _limited(raw[:, source])
+    into = np.array([k for k, name in enumerate(spec.names) if name in place], dtype=np.int64)
+    return into, _limited(raw[:, [place[spec.names[k]] for k in into]])
+
+
+def _deviations(
+    spec: FeatureSpec, into: NDArray[np.int64], values: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    relative, absolute = (np.zeros((len(values), len(spec.names))) for _ in range(2))
+    if values.size:
         unit = np.array(spec.units)[into]
         offset = values - np.median(values, axis=0)
         spread = GAUSSIAN * np.median(np.abs(offset), axis=0)
         relative[:, into] = _signed_log(offset / (spread + FLOOR_SHARE * unit))
         absolute[:, into] = _signed_log(offset / unit)
-        present[:, into] = 1.0
-        rank[:, into] = (2.0 * rankdata(values, axis=0) - count - 1.0) / max(count - 1, 1)
-    return np.concatenate([relative, absolute, present, rank], axis=1).astype(np.float32)
+    return relative, absolute
 
 
 def _unit(spreads: Sequence[float], widths: Sequence[float]) -> float:

@@ -81,10 +81,11 @@ class SetNetwork(nn.Module):
         """
         if not self.heads:
             return embedded
-        hidden = None if present is None else ~(present | ~present.any(dim=1, keepdim=True))
+        # A round of padding only attends to it: a softmax over nothing is NaN.
+        padding = None if present is None else ~present & present.any(dim=1, keepdim=True)
         known = self.normed(cohort)
         seen, _ = self.others(
-            self.normed(embedded), known, known, key_padding_mask=hidden, need_weights=False
+            self.normed(embedded), known, known, key_padding_mask=padding, need_weights=False
         )
         return embedded + cast("Tensor", seen)
 

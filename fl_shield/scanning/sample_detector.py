@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from fl_shield.detector.features import FeatureSpec, features_of
+from fl_shield.detector.features import FeatureSpec, deviations_of
 from fl_shield.errors import ConfigurationError, expected
 from fl_shield.scanning.detector_files import Arrays, DetectorFiles
 
@@ -123,7 +123,7 @@ def judged_features(
 ) -> NDArray[np.float64]:
     """Return the features of one row among those of clean samples, `(2 · columns,)`."""
     table = np.concatenate([reference, row[None]])
-    return features_of(spec, names, table)[-1, : CHANNELS * len(spec.names)].astype(np.float64)
+    return np.asarray(deviations_of(spec, names, table)[-1], dtype=np.float64)
 
 
 def save_sample_detector(folder: str | Path, detector: SampleDetector) -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_shield.detector.features import FeatureSpec, features_of
+from fl_shield.detector.features import FeatureSpec, deviations_of
 from fl_shield.errors import ConfigurationError, expected
 from fl_shield.scanning.detector_files import DetectorFiles
 
@@ -71,7 +71,7 @@ def class_features(
     spec: FeatureSpec, names: Sequence[str], table: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the features of all classes of a model, `(classes, 3 · columns)`; finite."""
-    compared = features_of(spec, names, table)[:, : 2 * len(spec.names)].astype(np.float64)
+    compared = deviations_of(spec, names, table).astype(np.float64)
     place = {name: column for column, name in enumerate(names)}
     values = np.zeros((len(table), len(spec.names)))
     for column, (name, unit) in enumerate(zip(spec.names, spec.units, strict=True)):
