@@ -14,7 +14,7 @@ import torch
 from benchmarks import detector_data as data
 from benchmarks.detection_figures import Scores
 from fl_shield.detector.meta_detector import Calibration, MetaDetector
-from fl_shield.detector.store import load_detector, save_detector
+from fl_shield.detector.store import VERSION, load_detector, save_detector
 from fl_shield.meta import MetaTraining, train_detector
 from fl_shield.meta.calibrate import cautious, log_odds, unseen_log_odds
 from fl_shield.shadow.table import EpisodeTable
@@ -93,7 +93,7 @@ class Study:
 
     def _folder(self, plan: Plan) -> Path:
         rounds = [(t.run, t.round_number, t.names) for t in self._tables(plan)]
-        return self._store / f"{plan.name}-{digest(asdict(plan.settings), rounds)}"
+        return self._store / f"{plan.name}-{digest(asdict(plan.settings), VERSION, rounds)}"
 
 
 def unseen(*domains: str) -> Plan:

@@ -11,6 +11,7 @@ import yaml
 
 from fl_shield.errors import DataError
 from fl_shield.simulations.arms import Arm
+from fl_shield.simulations.reporting.seen import detector_of
 from fl_shield.simulations.run_folder import read_run_folder
 from fl_shield.simulations.settings import Settings
 
@@ -26,6 +27,9 @@ IRRELEVANT = (
     "scan_final_model",
 )
 """Settings that do not change what a run comes to, or that its name already tells."""
+
+SHOWN = 12
+"""Digits of a digest that are shown."""
 
 DAMAGED = "damaged"
 """The folder, within that of the study, to which damaged run folders are moved."""
@@ -60,7 +64,7 @@ def state_of(folder: Path, settings: Settings, arm: Arm) -> tuple[State, str]:
         return State.BROKEN, "config.yaml: damaged or cut short."
     if not isinstance(config, Mapping):
         return State.BROKEN, "config.yaml: missing or empty."
-    difference = _difference(config, settings.config)
+    difference = _difference(config, settings.config) or _other_detector(run.summary, settings)
     if difference:
         return State.OTHER, difference
     if not run.summary:
@@ -84,6 +88,14 @@ def move_aside(folder: Path) -> Path:
     home.mkdir(exist_ok=True)
     number = sum(1 for _ in home.glob(f"{folder.name}.*")) + 1
     return folder.rename(home / f"{folder.name}.{number}")
+
+
+def _other_detector(summary: Mapping[str, Any], settings: Settings) -> str:
+    """Return how the detector that a run was judged by differs from what its file holds now."""
+    old, new = summary.get("detector"), detector_of(settings.config)
+    if old is None or new is None or old == new:
+        return ""
+    return f"its detector had the weights {str(old)[:SHOWN]}…, and has {new[:SHOWN]}… now"
 
 
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> str:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from fl_shield.atomic import draft_of
 from fl_shield.simulations.arms import ARMS
+from fl_shield.simulations.reporting.seen import detector_of
 from fl_shield.simulations.run_folder import Arm, Round, read_run_folder
 from fl_shield.simulations.settings import Settings
 from fl_shield.simulations.wording import percent
@@ -33,7 +34,8 @@ def write_summary(folder: Path, settings: Settings) -> dict[str, Any]:
     """Write and return the summary of a run folder, finished or not.
 
     Figures of the last round are those of the final model; detection rates pool all updates of
-    all rounds, and times are means over rounds.
+    all rounds, and times are means over rounds. `detector` is the digest of the weights that the
+    run was judged by: the file may become another one.
     """
     run = read_run_folder(folder)
     arms = {arm.name: arm for arm in run.arms}
@@ -42,6 +44,7 @@ def write_summary(folder: Path, settings: Settings) -> dict[str, Any]:
         "finished": all(arm.name in done for arm in settings.arms),
         "seed": settings.seed,
         "config": settings.config,
+        "detector": detector_of(settings.config),
         "versions": _versions(),
         "runs": {
             arm.name: arm_figures(arms[arm.name]) for arm in settings.arms if arm.name in arms

@@ -162,7 +162,7 @@ def _row(run: RunFolder, arm: Arm, config: Mapping[str, Any]) -> RunRow:
         seconds_per_round=figures["seconds_per_round"],
         seen="" if met is None else "yes" if "data" in met else "no",
         seen_parts="" if met is None else " ".join(met),
-        setup=setup_of(config) if config else "",
+        setup=setup_of(config, run.summary.get("detector")) if config else "",
     )
     return RunRow(row, run.path, arm)
 

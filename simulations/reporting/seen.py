@@ -10,6 +10,7 @@ from typing import Any
 import fl_shield
 from fl_shield.detector.store import read_card
 from fl_shield.errors import FlShieldError
+from fl_shield.simulations.arms import ARMS
 
 SHIPPED = Path(fl_shield.__file__).parent / "detector" / "weights"
 
@@ -24,10 +25,7 @@ def seen_parts(defence: Mapping[str, Any], names: Mapping[str, str]) -> tuple[st
         defence: The defence's settings.
         names: Names of the run's `data`, `model` and `trigger`.
     """
-    if not str(defence.get("_target_", "")).endswith(".MetaShield"):
-        return None
-    folder = defence.get("detector")
-    card = card_of(SHIPPED if folder is None else Path(str(folder)).expanduser())
+    card = _card_of(defence)
     if card is None:
         return None
     return tuple(
@@ -35,9 +33,27 @@ def seen_parts(defence: Mapping[str, Any], names: Mapping[str, str]) -> tuple[st
     )
 
 
+def detector_of(config: Mapping[str, Any]) -> str | None:
+    """Return the digest of the weights that a run is judged by, None if it is by no detector.
+
+    Args:
+        config: The composed configuration of the run, as `config.yaml` holds it.
+    """
+    if not any(arm in ARMS and ARMS[arm].defended for arm in config.get("arms") or ()):
+        return None
+    card = _card_of(config.get("defence") or {})
+    return None if card is None else str(card["sha256"])
+
+
+def _card_of(defence: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    if not str(defence.get("_target_", "")).endswith(".MetaShield"):
+        return None
+    folder = defence.get("detector")
+    return _read(SHIPPED if folder is None else Path(str(folder)).expanduser())
+
+
 @lru_cache
-def card_of(folder: Path) -> Mapping[str, Any] | None:
-    """Return the card of a detector; None if the folder is that of none."""
+def _read(folder: Path) -> Mapping[str, Any] | None:
     try:
         return read_card(folder)
     except FlShieldError:  # the detector has gone since; the run's figures stand

@@ -106,6 +106,9 @@ def test_a_setup_is_that_of_the_run_and_of_no_machine(tmp_path: Path) -> None:
     assert len({plain, of("rounds=3"), of("rounds=2", "defence.policy=drop")}) == 3
     here = of(f"defence.detector={SHIPPED}")
     assert here == of(f"defence.detector={there}"), "the same weights"
+    config = settings_from(compose_config(["rounds=2"])).config
+    weights = read_card(SHIPPED)["sha256"]
+    assert setup_of(config, weights) == plain != setup_of(config, "0" * 64), "of that run"
     folder = SyntheticRun(arms=("defended",)).write(tmp_path / "run")
     config = settings_from(compose_config(["arms=[defended]"])).config
     (folder / "config.yaml").write_text(yaml.safe_dump(dict(config)), encoding="utf-8")

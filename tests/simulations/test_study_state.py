@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fl_shield.detector.store import read_card
 from fl_shield.simulations.arms import ARMS
 from fl_shield.simulations.composing import compose_config
+from fl_shield.simulations.reporting.seen import SHIPPED, detector_of
 from fl_shield.simulations.settings import Settings, settings_from
 from fl_shield.simulations.study_state import State, move_aside, state_of
 
@@ -94,6 +96,30 @@ def test_a_run_with_other_settings_is_not_this_one(
     state, what = state_of(folder, other, ARM)
     assert state is State.OTHER
     assert sentence in what
+
+
+def test_a_run_that_another_detector_judged_is_not_this_one(
+    folder: Path, settings: Settings
+) -> None:
+    config = {**settings.config, "arms": ["defended"]}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "arms/undefended").rename(folder / "arms/defended")
+    defended = settings_from(compose_config(["rounds=3", "arms=[defended]", "attack=projected"]))
+
+    def judged_by(detector: str | None) -> tuple[State, str]:
+        (folder / "summary.json").write_text(json.dumps({"finished": True, "detector": detector}))
+        return state_of(folder, defended, ARMS["defended"])
+
+    now = read_card(SHIPPED)["sha256"]
+    assert judged_by(now) == judged_by(None) == (State.FINISHED, "")
+    state, what = judged_by("0" * 64)
+    assert state is State.OTHER
+    assert what == f"its detector had the weights 000000000000…, and has {now[:12]}… now"
+
+
+def test_a_run_without_a_defence_has_no_detector(settings: Settings) -> None:
+    assert detector_of(settings.config) is None
+    assert detector_of({**settings.config, "arms": ["clean", "clean_defended"]}) is not None
 
 
 def test_where_and_how_a_run_is_made_does_not_matter(folder: Path) -> None:
