@@ -88,6 +88,9 @@ _WARMED = ("ranges.stages=[0.12,0.25]", "ranges.warm_rounds=12", "ranges.alpha=[
 """A model that its own clients have brought to where it is: honest updates pull apart there, each
 to what its client has most of."""
 
+_SHORT = "ranges.rounds=2"
+"""What is learned follows the number of federations; rounds of one are much alike."""
+
 TRAINING = (
     Part("training", dict.fromkeys(_FIRST, 5), 16),
     Part("potent", _apart(10), 6),
@@ -100,11 +103,13 @@ TRAINING = (
     ),
     Part("working", _apart(70, (*LANGUAGE, *PAIRS)), 6, _WARMED),
     Part("working", _apart(80, IMAGES), 3, _WARMED),
+    Part("potent", _apart(100, (*LEARNED, *PAIRS)), 24, (_SHORT, "ranges.samples=[60,300]")),
+    Part("working", _apart(120, (*LEARNED, *PAIRS)), 21, (_SHORT,)),
 )  # fmt: skip
 """What detectors are learned from: federations of all sorts, half of them such in which most
 backdoors work, as those teach what one looks like."""
 
-EVALUATION = Part("evaluation", {name: 100 + 100 * i for i, name in enumerate(JUDGED)}, 12)
+EVALUATION = Part("evaluation", {name: 100 + 100 * i for i, name in enumerate(JUDGED)}, 18)
 """What detectors are judged on."""
 
 ADAPTIVE = {

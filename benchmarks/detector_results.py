@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from rich.progress import track
@@ -42,6 +43,7 @@ from benchmarks.detector_study import (
 from benchmarks.detector_tables import (
     ADAPTIVE,
     COMMAND,
+    FEDERATIONS,
     FIGURES,
     row,
     training_facts,
@@ -157,6 +159,29 @@ def modalities(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[
     return compared(study, judged, "trained on", "trained_on", ways)
 
 
+SHARES = (0.125, 0.25, 0.5, 1.0)
+"""Shares of the training federations, the smaller among the larger."""
+
+
+def federations(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[Any]:
+    """What it is worth to have played more of them, at equal steps."""
+
+    def way(share: float) -> Way:
+        return lambda name: Plan(
+            f"share-{share:g}-without-{name}",
+            lambda t: t.domain != name and _place(t.run) < share,
+            SINGLE,
+        )
+
+    ways = {f"{share:.1%}": way(share) for share in SHARES}
+    return compared(study, judged, FEDERATIONS, "share", ways)
+
+
+def _place(run: str) -> float:
+    """Return a number from 0 to 1 that a federation draws by its name."""
+    return crc32(run.encode()) / 2**32
+
+
 def ablations(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[Any]:
     """What each group of descriptors is worth."""
 
@@ -253,6 +278,7 @@ PARTS: dict[str, Callable[[Study, Judged, argparse.Namespace], Iterator[Any]]] =
     "data": unseen_data_sets,
     "kinds": unseen_kinds,
     "modalities": modalities,
+    "federations": federations,
     "descriptors": ablations,
     "algorithms": algorithms,
     "samples": clean_samples,

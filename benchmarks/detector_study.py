@@ -20,7 +20,7 @@ from fl_shield.meta.calibrate import cautious, log_odds, unseen_log_odds
 from fl_shield.shadow.table import EpisodeTable
 from fl_shield.simulations.in_parallel import in_parallel
 
-SETTINGS = MetaTraining(leave_out=data.NOT_MADE, column_dropout=0.4, steps=2000)
+SETTINGS = MetaTraining(leave_out=data.NOT_MADE, column_dropout=0.4, steps=2800)
 SINGLE = replace(SETTINGS, networks=1, steps=1000)
 """Comparisons of kinds of training make do with less than the headline, each side with the same."""
 

@@ -21,6 +21,9 @@ COMMAND = "make results-detector"
 SAMPLES = "clean samples"
 """The table of the number of clean samples."""
 
+FEDERATIONS = "federations"
+"""The table of how many federations were learned from."""
+
 ADAPTIVE = "adaptive"
 """The table of attackers who know the detector."""
 
@@ -84,6 +87,7 @@ def write_results(
         "## Unseen architectures", kinds_table(rows, "architecture"),
         "## Trained on vision, on language, on both: AUROC",
         by_label(rows, "trained on", "trained_on"),
+        "## Learned from a share of the federations: AUROC", by_label(rows, FEDERATIONS, "share"),
         "## Without a group of descriptors: AUROC", by_label(rows, "descriptors", "descriptors"),
         "## Algorithms, without adaptation: AUROC", by_label(rows, "algorithm", "algorithm"),
         "## Clean samples of the server: AUROC",
