@@ -11,8 +11,8 @@ import yaml
 
 from fl_shield.errors import DataError
 from fl_shield.simulations.arms import Arm
-from fl_shield.simulations.reporting.seen import detector_of
 from fl_shield.simulations.run_folder import read_run_folder
+from fl_shield.simulations.seen import detector_of
 from fl_shield.simulations.settings import Settings
 
 IRRELEVANT = (

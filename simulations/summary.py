@@ -13,8 +13,8 @@ from rich.table import Table
 
 from fl_shield.atomic import draft_of
 from fl_shield.simulations.arms import ARMS
-from fl_shield.simulations.reporting.seen import detector_of
 from fl_shield.simulations.run_folder import Arm, Round, read_run_folder
+from fl_shield.simulations.seen import detector_of
 from fl_shield.simulations.settings import Settings
 from fl_shield.simulations.wording import percent
 

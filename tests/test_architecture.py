@@ -27,6 +27,23 @@ FOLDERS = {
 }
 """Folders at the top of the repository, and the names under which they are imported."""
 
+EACH_FIRST = """
+import sys
+from importlib import import_module
+from pkgutil import walk_packages
+import fl_shield
+names = [module.name for module in walk_packages(fl_shield.__path__, "fl_shield.")]
+for name in names:
+    for loaded in [key for key in sys.modules if key.split(".")[0] == "fl_shield"]:
+        del sys.modules[loaded]
+    try:
+        import_module(name)
+    except ImportError as error:
+        print(name, error, sep=": ")
+print(len(names), "modules")
+"""
+"""A program that imports every module as if it were the first, and names those that cannot be."""
+
 FRAMEWORKS = ("flwr", "hydra", "omegaconf", "ray")
 
 FORBIDDEN = {
@@ -183,6 +200,21 @@ def test_an_unknown_public_name_is_an_attribute_error() -> None:
         fl_shield.Shield  # noqa: B018 - the access is the test
 
 
+def output_of(code: str) -> list[str]:
+    """Return the lines that a Python process of its own prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_every_module_can_be_the_first_to_be_imported() -> None:
+    *refused, count = output_of(EACH_FIRST)
+    assert refused == []
+    assert int(count.split()[0]) > 300
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -192,8 +224,4 @@ def test_an_unknown_public_name_is_an_attribute_error() -> None:
 )
 def test_nothing_heavy_loads_early(statement: str) -> None:
     code = f"{statement}\nimport sys\nprint('loaded:', *(m for m in {HEAVY} if m in sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].split() == ["loaded:"]
+    assert output_of(code)[-1].split() == ["loaded:"]

@@ -12,9 +12,9 @@ import yaml
 from fl_shield.metrics.detection import auroc
 from fl_shield.simulations.arms import ARMS
 from fl_shield.simulations.reporting.naming import cell_words, defence_name, option_of
-from fl_shield.simulations.reporting.seen import seen_parts
 from fl_shield.simulations.reporting.setup import setup_of
 from fl_shield.simulations.run_folder import Arm, RunFolder, read_run_folder
+from fl_shield.simulations.seen import seen_parts
 from fl_shield.simulations.study_cells import NO_ATTACK, NO_DEFENCE, configuration_of
 from fl_shield.simulations.study_job import read_reference
 from fl_shield.simulations.summary import arm_figures

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fl_shield.simulations.reporting.seen import detector_of
+from fl_shield.simulations.seen import detector_of
 from fl_shield.simulations.study_state import IRRELEVANT
 
 LENGTH = 12

@@ -22,8 +22,8 @@ from fl_shield.simulations.reporting.heat import heat_maps
 from fl_shield.simulations.reporting.naming import defence_name, option_of
 from fl_shield.simulations.reporting.page import headline
 from fl_shield.simulations.reporting.price import cost_against_quality
-from fl_shield.simulations.reporting.seen import seen_parts
 from fl_shield.simulations.reporting.tables import COLUMNS, csv_text, groups_of, latex, markdown
+from fl_shield.simulations.seen import seen_parts
 from fl_shield.simulations.settings import settings_from
 from tests.simulations._run_folders import SyntheticRun
 
@@ -117,7 +117,7 @@ def test_seen_follows_the_card_of_the_detector(tmp_path: Path) -> None:
     assert seen_parts(shield, names) == ("data", "model")
     assert seen_parts({"_target_": "fl_shield.strategies.Flame"}, names) is None
     assert seen_parts({**shield, "detector": str(tmp_path)}, names) is None, "no card, no claim"
-    from fl_shield.simulations.reporting.seen import SHIPPED
+    from fl_shield.simulations.seen import SHIPPED
 
     card = json.loads((SHIPPED / "detector.json").read_text())
     del card["federations"]["mnist"]

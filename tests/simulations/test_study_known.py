@@ -15,9 +15,9 @@ from fl_shield.errors import DataError
 from fl_shield.simulations.composing import compose_config
 from fl_shield.simulations.reporting import Row, read_known, read_rows
 from fl_shield.simulations.reporting.known import beside_known
-from fl_shield.simulations.reporting.seen import SHIPPED
 from fl_shield.simulations.reporting.setup import setup_of
 from fl_shield.simulations.reporting.tables import csv_text
+from fl_shield.simulations.seen import SHIPPED
 from fl_shield.simulations.settings import settings_from
 from fl_shield.simulations.study_job import Job
 from fl_shield.simulations.study_known import left_to_play

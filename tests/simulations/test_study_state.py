@@ -11,7 +11,7 @@ import yaml
 from fl_shield.detector.store import read_card
 from fl_shield.simulations.arms import ARMS
 from fl_shield.simulations.composing import compose_config
-from fl_shield.simulations.reporting.seen import SHIPPED, detector_of
+from fl_shield.simulations.seen import SHIPPED, detector_of
 from fl_shield.simulations.settings import Settings, settings_from
 from fl_shield.simulations.study_state import State, move_aside, state_of
 
