@@ -1,4 +1,4 @@
-"""What a learned detector had seen in training of the run that it is judged on."""
+"""The learned detector that judges a run: which weights, and what of the run training had seen."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import fl_shield
+from fl_shield.detector import SHIPPED
 from fl_shield.detector.store import read_card
 from fl_shield.errors import FlShieldError
 from fl_shield.simulations.arms import ARMS
-
-SHIPPED = Path(fl_shield.__file__).parent / "detector" / "weights"
 
 CARD_PARTS = {"data": "federations", "model": "architectures", "trigger": "triggers"}
 """Parts of a run, and where a card lists those that training met."""

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from fl_shield.detector import SHIPPED
 from fl_shield.errors import DataError
 from fl_shield.simulations.cli import main
 from fl_shield.simulations.composing import compose_config
@@ -117,8 +118,6 @@ def test_seen_follows_the_card_of_the_detector(tmp_path: Path) -> None:
     assert seen_parts(shield, names) == ("data", "model")
     assert seen_parts({"_target_": "fl_shield.strategies.Flame"}, names) is None
     assert seen_parts({**shield, "detector": str(tmp_path)}, names) is None, "no card, no claim"
-    from fl_shield.simulations.seen import SHIPPED
-
     card = json.loads((SHIPPED / "detector.json").read_text())
     del card["federations"]["mnist"]
     (tmp_path / "without").mkdir()

@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fl_shield.detector import SHIPPED
 from fl_shield.detector.store import read_card
 from fl_shield.errors import DataError
 from fl_shield.simulations.composing import compose_config
@@ -17,7 +18,6 @@ from fl_shield.simulations.reporting import Row, read_known, read_rows
 from fl_shield.simulations.reporting.known import beside_known
 from fl_shield.simulations.reporting.setup import setup_of
 from fl_shield.simulations.reporting.tables import csv_text
-from fl_shield.simulations.seen import SHIPPED
 from fl_shield.simulations.settings import settings_from
 from fl_shield.simulations.study_job import Job
 from fl_shield.simulations.study_known import left_to_play

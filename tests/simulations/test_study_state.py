@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fl_shield.detector import SHIPPED
 from fl_shield.detector.store import read_card
 from fl_shield.simulations.arms import ARMS
 from fl_shield.simulations.composing import compose_config
-from fl_shield.simulations.seen import SHIPPED, detector_of
+from fl_shield.simulations.seen import detector_of
 from fl_shield.simulations.settings import Settings, settings_from
 from fl_shield.simulations.study_state import State, move_aside, state_of
 
