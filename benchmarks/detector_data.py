@@ -40,7 +40,11 @@ LANGUAGE = ("ag_news", "docstrings", "manuals", "sst2")
 IMAGES = tuple(name for name in LEARNED if name not in LANGUAGE)
 """Those of images."""
 
-PAIRS = {"ag_news_pair": "ag_news", "docstrings_pair": "docstrings"}
+PAIRS = {
+    "ag_news_pair": "ag_news", "docstrings_pair": "docstrings",
+    "ag_news_other_pair": "ag_news", "docstrings_other_pair": "docstrings",
+    "cifar10_pair": "cifar10", "mnist_pair": "mnist",
+}  # fmt: skip
 """Domains of two classes of a data set, and the data set as which they count."""
 
 
@@ -84,6 +88,13 @@ def _apart(thousands: int, order: Sequence[str] = _ORDER) -> dict[str, int]:
 
 _FIRST = tuple(name for name in LEARNED if name != "manuals")
 
+_HARD = ("ag_news_pair", "docstrings_pair")
+"""Pairs of classes of texts that are hard to tell apart."""
+
+_EASY = ("ag_news_other_pair", "docstrings_other_pair")
+
+_OF_IMAGES = ("cifar10_pair", "mnist_pair")
+
 _WARMED = ("ranges.stages=[0.12,0.25]", "ranges.warm_rounds=12", "ranges.alpha=[0.3,3.0]")
 """A model that its own clients have brought to where it is: honest updates pull apart there, each
 to what its client has most of."""
@@ -91,20 +102,29 @@ to what its client has most of."""
 _SHORT = "ranges.rounds=2"
 """What is learned follows the number of federations; rounds of one are much alike."""
 
+_SKEWED = (
+    "ranges.stages=[0.25,0.5]", "ranges.warm_rounds=6", "ranges.alpha=[0.3,2.0]",
+    "ranges.clean_share=0.25", _SHORT,
+)  # fmt: skip
+"""The same as `_WARMED` for less, and more often without attackers."""
+
 TRAINING = (
     Part("training", dict.fromkeys(_FIRST, 5), 16),
     Part("potent", _apart(10), 6),
     Part("potent", _apart(20, _ORDER[:4]), 3, ("ranges.oddity=0.4",)),
-    Part("working", dict.fromkeys((*LEARNED, *PAIRS), 31000), 10),
-    Part("settled", dict.fromkeys((*LANGUAGE, *PAIRS), 41000), 10),
+    Part("working", dict.fromkeys((*LEARNED, *_HARD), 31000), 10),
+    Part("settled", dict.fromkeys((*LANGUAGE, *_HARD), 41000), 10),
     Part(
-        "settled", dict.fromkeys((*LANGUAGE, *PAIRS), 61000), 8,
+        "settled", dict.fromkeys((*LANGUAGE, *_HARD), 61000), 8,
         ("ranges.wrappers=[none]", "ranges.alpha=[0.3,1.0]"),
     ),
-    Part("working", _apart(70, (*LANGUAGE, *PAIRS)), 6, _WARMED),
+    Part("working", _apart(70, (*LANGUAGE, *_HARD)), 6, _WARMED),
     Part("working", _apart(80, IMAGES), 3, _WARMED),
-    Part("potent", _apart(100, (*LEARNED, *PAIRS)), 24, (_SHORT, "ranges.samples=[60,300]")),
-    Part("working", _apart(120, (*LEARNED, *PAIRS)), 21, (_SHORT,)),
+    Part("potent", _apart(100, (*LEARNED, *_HARD)), 24, (_SHORT, "ranges.samples=[60,300]")),
+    Part("working", _apart(120, (*LEARNED, *_HARD)), 21, (_SHORT,)),
+    Part("working", _apart(140, (*LANGUAGE, *_HARD, *_EASY)), 12, _SKEWED),
+    Part("working", _apart(160, (*IMAGES, *_OF_IMAGES)), 4, _SKEWED),
+    Part("working", _apart(180, (*_EASY, *_OF_IMAGES)), 18, (_SHORT,)),
 )  # fmt: skip
 """What detectors are learned from: federations of all sorts, half of them such in which most
 backdoors work, as those teach what one looks like."""

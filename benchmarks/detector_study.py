@@ -17,6 +17,7 @@ from fl_shield.detector.meta_detector import Calibration, MetaDetector
 from fl_shield.detector.store import VERSION, load_detector, save_detector
 from fl_shield.meta import MetaTraining, train_detector
 from fl_shield.meta.calibrate import cautious, log_odds, unseen_log_odds
+from fl_shield.shadow.store import domain_of
 from fl_shield.shadow.table import EpisodeTable
 from fl_shield.simulations.in_parallel import in_parallel
 
@@ -83,16 +84,22 @@ class Study:
         found = unseen_log_odds(seen, lambda domain: self.without(*held_out, domain))
         return cautious(found, FALSE_ALARMS)
 
-    def _tables(self, plan: Plan) -> list[EpisodeTable]:
-        return [with_columns(t, plan.columns) for t in self.training if plan.keep(t)]
+    def rounds_of(self, plan: Plan) -> list[EpisodeTable]:
+        """Return what a detector is learned from, each round under the domain it is drawn as.
+
+        A pair of classes counts as its data set where one is left out, and is drawn as often as a
+        whole one: tasks of two classes are few otherwise.
+        """
+        kept = [with_columns(t, plan.columns) for t in self.training if plan.keep(t)]
+        return [replace(table, domain=domain_of(table.run)) for table in kept]
 
     def _learn(self, plan: Plan) -> None:
         torch.set_num_threads(1)
-        trained = train_detector(self._tables(plan), plan.settings)
+        trained = train_detector(self.rounds_of(plan), plan.settings)
         save_detector(self._folder(plan), *trained, {"name": plan.name})
 
     def _folder(self, plan: Plan) -> Path:
-        rounds = [(t.run, t.round_number, t.names) for t in self._tables(plan)]
+        rounds = [(t.run, t.round_number, t.names) for t in self.rounds_of(plan)]
         return self._store / f"{plan.name}-{digest(asdict(plan.settings), VERSION, rounds)}"
 
 

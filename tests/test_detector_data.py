@@ -1,6 +1,7 @@
 """No federation that detectors are judged on is one that they are learned from."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,19 +13,24 @@ from benchmarks.detector_data import (
     JUDGED,
     LEARNED,
     NOT_MADE,
+    PAIRS,
     TRAINING,
     Part,
     packed,
+    training_tables,
 )
 from benchmarks.detector_samples import SIBLINGS
+from benchmarks.detector_study import Study, unseen
 from fl_shield.descriptors.plan import matches
-from fl_shield.shadow.table import EpisodeTable
+from fl_shield.shadow.describe import CLEAN_SAMPLES
+from fl_shield.shadow.store import domain_of
+from fl_shield.shadow.table import EpisodeTable, write_tables
+from fl_shield.simulations.shadow import tables_folder
 
 
 def episode(run: str) -> EpisodeTable:
-    domain = run.rpartition("-")[0]
     return EpisodeTable(
-        domain, run, 1, ("x",), np.zeros((3, 1)), np.zeros(3, dtype=bool), np.arange(3), {}
+        domain_of(run), run, 1, ("x",), np.zeros((3, 1)), np.zeros(3, dtype=bool), np.arange(3), {}
     )
 
 
@@ -47,6 +53,21 @@ def test_a_part_is_what_the_command_would_play() -> None:
     part = Part("evaluation", {"digits": 5}, 2)
     assert part.names == {"digits-1000005", "digits-1000006"}
     assert Part("potent", {"mnist": 7}, 1).names == {"mnist-0000007"}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_pair_of_classes_is_left_out_with_its_data_set_and_drawn_as_one(
+    tmp_path: Path, pair: str
+) -> None:
+    runs = [min(run for part in TRAINING for run in part.names if domain_of(run) == pair)]
+    runs.append(min(run for run in TRAINING[0].names if domain_of(run) == "photos"))
+    folder = tables_folder(tmp_path / "training", CLEAN_SAMPLES)
+    for run in runs:
+        write_tables(folder / f"{run}.safetensors", [episode(run)])
+    study = Study(tmp_path / "detectors", training_tables(tmp_path), 1)
+    assert {t.domain for t in study.training} == {PAIRS[pair], "photos"}
+    assert [t.run for t in study.rounds_of(unseen(PAIRS[pair]))] == runs[1:]
+    assert {t.domain for t in study.rounds_of(unseen())} == {pair, "photos"}
 
 
 def test_every_learned_data_set_has_working_backdoors() -> None:

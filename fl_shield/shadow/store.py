@@ -76,6 +76,11 @@ def run_name(domain: str, seed: int) -> str:
     return f"{domain}-{seed:07d}"
 
 
+def domain_of(run: str) -> str:
+    """Return the domain in a federation's name."""
+    return run.rpartition("-")[0]
+
+
 def play(domain: Domain, seed: int, ranges: RecipeRanges, store: Path) -> Path:
     """Play the federation of a seed into `store`, unless it is there, and return its folder."""
     folder = store / run_name(domain.name, seed)
