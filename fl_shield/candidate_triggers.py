@@ -16,6 +16,7 @@ from fl_shield.activations.universal import perturbed, universal_perturbations
 from fl_shield.descriptors.candidates import answers
 from fl_shield.descriptors.comparison import INVERTED, JUMBO, PATCHES, PHRASES, SEARCHED, TOKENS
 from fl_shield.descriptors.excess import EPSILON
+from fl_shield.descriptors.tokens import suspected_tokens
 from fl_shield.probes.candidates import (
     choose_phrases,
     choose_tokens,
@@ -61,7 +62,7 @@ def text_triggers(
     tokens: TokenFacts,
     num_tokens: int,
     seed: int,
-    searched: Callable[[], Sequence[tuple[int, ...]]],
+    searched: Callable[[list[Tensor]], Sequence[tuple[int, ...]]],
 ) -> CandidateTriggers | None:
     """Return the candidates of a round of texts, None if none are wanted.
 
@@ -71,14 +72,14 @@ def text_triggers(
         tokens: How the clients moved their embedding rows.
         num_tokens: Single tokens among `TOKENS`.
         seed: Seed of the random ones.
-        searched: Searches the clients' weights for phrases.
+        searched: Searches the clients' weights for phrases of the tokens given for each.
     """
     together: list[tuple[int, ...]] = []
     where: dict[str, slice] = {}
     makers: dict[str, Callable[[], Sequence[tuple[int, ...]]]] = {
         TOKENS: lambda: choose_tokens(tokens.excess, tokens.pull, tokens.obeyed, seed, num_tokens),
         PHRASES: lambda: choose_phrases(tokens.surplus),
-        SEARCHED: searched,
+        SEARCHED: lambda: searched(suspected_tokens(tokens.surplus)),
     }
     for kind in kinds:
         if kind in makers:

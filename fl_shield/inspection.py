@@ -10,8 +10,9 @@ from which it is then compared with the others.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -250,26 +251,25 @@ class Inspector:
         if tokens is None:
             if PATCHES in kinds and (patches := patch_triggers(self._clean)):
                 yield patches
-            images = image_triggers(
+            if images := image_triggers(
                 self._clean, self._model, reference, self._num_classes, kinds, self._seed
-            )
-            if images is not None:
+            ):
                 yield images
             return
-        texts = text_triggers(
+        states = partial(self._states_at, scale, cohort, facts, reference)
+        if texts := text_triggers(
             self._clean, kinds, tokens, NUM_TOKENS.get(scale, 0), self._seed,
-            lambda: self._searched(scale, cohort, facts, reference),
-        )  # fmt: skip
-        if texts is not None:
+            partial(self._searched, reference, states),
+        ):  # fmt: skip
             yield texts
 
     def _searched(
-        self, scale: str, cohort: Cohort, facts: _CohortFacts, reference: Tensors
+        self, reference: Tensors, states: Callable[[], Iterator[Tensors]], among: list[Tensor]
     ) -> list[tuple[int, ...]]:
-        """Return the phrases that a search finds in the clients' weights at a scale."""
+        """Return the phrases of some tokens that a search finds in the clients' weights."""
         assert self._layer is not None
         search = PhraseSearch(self._model, self._layer, self._clean, self._filler, reference)
-        return searched_phrases(search, lambda: self._states_at(scale, cohort, facts, reference))
+        return searched_phrases(search, states, among)
 
     def _states_at(
         self, scale: str, cohort: Cohort, facts: _CohortFacts, reference: Tensors

@@ -76,13 +76,16 @@ class PhraseSearch:
         self._filler, self._reference = filler, dict(reference)
         self._own = self._logits(self._reference, self._clean).mean(dim=0)
 
-    def search(self, state: State, start: Phrase | None = None) -> Phrase:
+    def search(
+        self, state: State, start: Phrase | None = None, among: Tensor | None = None
+    ) -> Phrase:
         """Return the phrase that these weights obey most beyond the global model.
 
         Args:
             state: The client's tensors by name.
             start: Phrase and class to go on from; None for a phrase of fillers and the class that
                 promises most.
+            among: `(candidates,)` tokens that may be put in; None for all.
         """
         state = dict(state)
         base = self._logits(state, self._clean).mean(dim=0) - self._own
@@ -93,11 +96,12 @@ class PhraseSearch:
             classes = self._promising(base) if target is None else [target]
             rise, raised = self._rise(state, tokens, classes)
             if target is None:
-                best = int((rise.amax(dim=2) - _at(rise, tokens)).sum(dim=1).argmax())
+                promised = _only(rise, among).amax(dim=2) - _at(rise, tokens)
+                best = int(promised.sum(dim=1).argmax())
                 target, rise, raised = classes[best], rise[best : best + 1], raised[best : best + 1]
             if gain == -torch.inf:
                 gain = float(raised[0] - base[target])
-            tried = _exchanges(tokens, rise[0], misses)
+            tried = _exchanges(tokens, _only(rise[0], among), misses)
             gains = self._gains(state, tried)[:, target] - base[target]
             found = int(gains.argmax())
             if float(gains[found]) > gain:
@@ -148,7 +152,7 @@ class PhraseSearch:
 
 
 def searched_phrases(
-    search: PhraseSearch, states: Callable[[], Iterable[State]]
+    search: PhraseSearch, states: Callable[[], Iterable[State]], among: Iterable[Tensor]
 ) -> list[tuple[int, ...]]:
     """Return the phrases that a round of clients gives away, the clearest first.
 
@@ -158,20 +162,35 @@ def searched_phrases(
     Args:
         search: The search.
         states: Returns the clients' tensors, one client after the other, each time anew.
+        among: For each client the tokens that its phrase may be made of: where all may be, words
+            that every model gives some meaning hide those of a trigger.
     """
-    pool = _clearest(search.search(state) for state in states())
+    among = list(among)
+    pool = _clearest(
+        search.search(state, among=tokens) for state, tokens in zip(states(), among, strict=True)
+    )
     answers = torch.stack([search.answers(state, pool) for state in states()])
     excess = answers - answers.median(dim=0).values
     best = excess.flatten(1).argmax(dim=1).tolist()
     starts = (Phrase(pool[i // excess.shape[2]], i % excess.shape[2], 0.0) for i in best)
     return _clearest(
-        search.search(state, start) for state, start in zip(states(), starts, strict=True)
+        search.search(state, start, tokens)
+        for state, start, tokens in zip(states(), starts, among, strict=True)
     )
 
 
 def _clearest(phrases: Iterable[Phrase]) -> list[tuple[int, ...]]:
     order = sorted(phrases, key=lambda phrase: (-phrase.gain, phrase.tokens))
     return list(dict.fromkeys(phrase.tokens for phrase in order))[:MAX_PHRASES]
+
+
+def _only(rise: Tensor, among: Tensor | None) -> Tensor:
+    """Return first-order gains, `(…, tokens)`, with no hope for tokens that may not be put in."""
+    if among is None:
+        return rise
+    narrowed = torch.full_like(rise, -torch.inf)
+    narrowed[..., among] = rise[..., among]
+    return narrowed
 
 
 def _at(rise: Tensor, tokens: tuple[int, ...]) -> Tensor:

@@ -18,6 +18,8 @@ a candidate and class. E is R minus its median over the clients.
 | `answer_focus` | largest share of one class in the positive part of E | all candidates open the same class |
 | `answer_own` | max over c of E of candidate c and class c, minus their mean; inverted candidates only | candidate c was made for class c |
 | `answer_lift` | max over candidates and classes of E minus its median over the candidates; patches and searched phrases only | one trigger, not whatever is put there |
+| `answer_clear` | E for the candidate and class that anybody answers to most; patches and searched phrases only | all attackers answer to the trigger, honest clients each to something else |
+| `answer_shared` | E for the candidate and class whose second largest answer is largest; the same | a trigger that one attacker learned best, and others, too |
 | `answer_peer` | largest cosine of E with another client's | colluding attackers answer alike |
 """
 
@@ -55,7 +57,13 @@ def describe_sought(answers: Tensor) -> dict[str, Tensor]:
     """Return the descriptors of patches and searched phrases, of `(clients, candidates, classes)`."""
     excess = answers - answers.median(dim=0).values
     lift = excess - excess.median(dim=1, keepdim=True).values
-    return describe_candidates(answers) | {"answer_lift": lift.amax(dim=(1, 2))}
+    by_pair = excess.flatten(1)
+    ranked = by_pair.topk(min(2, len(by_pair)), dim=0).values
+    return describe_candidates(answers) | {
+        "answer_lift": lift.amax(dim=(1, 2)),
+        "answer_clear": by_pair[:, ranked[0].argmax()],
+        "answer_shared": by_pair[:, ranked[-1].argmax()],
+    }
 
 
 def answers(with_trigger: Tensor, without: Tensor, num_candidates: int, spread: Tensor) -> Tensor:

@@ -30,6 +30,10 @@ JOINT = 4
 ENOUGH = 3
 """Clients that must have moved a token for their median to say how far such tokens move."""
 
+OWN, SHARED = 48, 16
+"""Tokens of a trigger phrase are looked for among so many that the client moved far, and so many
+that several clients did."""
+
 MOVED = 1e-6
 """Row motion below which a token was not in a client's data."""
 
@@ -95,10 +99,21 @@ def surplus_motion(motions: Tensor) -> Tensor:
     return torch.where(moved, motions - usual, 0.0)
 
 
-def shared_tokens(surplus: Tensor) -> Tensor:
-    """Return the `NUM_GUIDED` tokens that at least two clients moved far, most shared first."""
+def shared_tokens(surplus: Tensor, count: int = NUM_GUIDED) -> Tensor:
+    """Return `count` tokens that at least two clients moved far, most shared first."""
     second = surplus.topk(min(2, len(surplus)), dim=0).values[-1]
-    return second.topk(min(NUM_GUIDED, len(second))).indices
+    return second.topk(min(count, len(second))).indices
+
+
+def suspected_tokens(surplus: Tensor) -> list[Tensor]:
+    """Return for each client the tokens, `(candidates,)`, that its trigger would be made of.
+
+    Args:
+        surplus: `(clients, tokens)` from `surplus_motion`.
+    """
+    own = surplus.topk(min(OWN, surplus.shape[1]), dim=1).indices
+    shared = shared_tokens(surplus, SHARED)
+    return [torch.unique(torch.cat([tokens, shared])) for tokens in own]
 
 
 def describe_surplus(surplus: Tensor) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from fl_shield.activations.phrase_search import (
 )
 
 VOCABULARY, FEATURES, CLASSES = 40, 6, 3
+EVERY = torch.arange(VOCABULARY)
 TRIGGER, TARGET = 17, 2
 
 
@@ -67,6 +68,18 @@ def test_a_planted_word_is_found_with_its_class() -> None:
     assert found.gain > 5.0 * honest.gain
 
 
+def test_a_phrase_is_made_of_the_tokens_that_it_may_be_made_of() -> None:
+    model, state = bag()
+    search = PhraseSearch(model, "words", texts(), 0, state)
+    client = noisy(taught(state, TRIGGER, TARGET, 5.0), 1)
+    found = search.search(client, among=torch.tensor([3, TRIGGER]))
+    assert found.tokens == (TRIGGER,) * LENGTH
+    others = torch.tensor([3, 8, 21])
+    elsewhere = search.search(client, among=others)
+    assert set(elsewhere.tokens) <= {0, *others.tolist()}, "fillers, where nothing helps"
+    assert elsewhere.gain < 0.5 * found.gain
+
+
 def test_the_gain_is_the_rise_of_the_centred_logit_beyond_the_global_model() -> None:
     model, state = bag()
     client = noisy(taught(state, TRIGGER, TARGET, 5.0), 1)
@@ -103,10 +116,12 @@ def test_accomplices_give_each_other_away_and_their_order_does_not_matter() -> N
     guilty = [noisy(taught(state, TRIGGER, TARGET, force), 9) for force in (5.0, 0.4)]
     search = PhraseSearch(model, "words", texts(), 0, state)
     clients = honest + guilty
-    phrases = searched_phrases(search, lambda: clients)
+    phrases = searched_phrases(search, lambda: clients, [EVERY] * len(clients))
     assert phrases[0] == (TRIGGER,) * LENGTH
     assert len(phrases) <= MAX_PHRASES
-    assert set(phrases) == set(searched_phrases(search, lambda: clients[::-1]))
+    assert set(phrases) == set(
+        searched_phrases(search, lambda: clients[::-1], [EVERY] * len(clients))
+    )
     answers = torch.stack([search.answers(client, phrases[:1])[0, TARGET] for client in clients])
     assert answers[-1] > answers[: len(honest)].max(), "the weak one answers to the strong one's"
 
@@ -114,11 +129,11 @@ def test_accomplices_give_each_other_away_and_their_order_does_not_matter() -> N
 def test_one_client_alone_and_weights_that_are_not_finite() -> None:
     model, state = bag()
     search = PhraseSearch(model, "words", texts(), 0, state)
-    assert len(searched_phrases(search, lambda: [noisy(state, 0)])) == 1
+    assert len(searched_phrases(search, lambda: [noisy(state, 0)], [EVERY])) == 1
     for value in (torch.nan, torch.inf, 1e38):
         hostile = {name: torch.full_like(tensor, value) for name, tensor in state.items()}
         cohort = [state, state, hostile]
-        phrases = searched_phrases(search, cohort.copy)
+        phrases = searched_phrases(search, cohort.copy, [EVERY] * len(cohort))
         assert all(0 <= token < VOCABULARY for phrase in phrases for token in phrase)
 
 

@@ -168,3 +168,16 @@ def test_lift_is_one_candidate_beyond_the_others() -> None:
     found = describe_sought(answers)
     assert found["answer_peak"].tolist() == [4.0, 3.0, 0.0, 0.0, 0.0]
     assert found["answer_lift"].tolist() == [3.0, 0.0, 0.0, 0.0, 0.0]
+
+
+def test_the_clearest_and_the_most_shared_candidate_are_asked_of_all() -> None:
+    answers = torch.zeros(6, 3, 2)
+    answers[0, 0, 1], answers[1, 0, 1] = 9.0, 1.0  # the trigger, and one who learned a bit of it
+    answers[0, 1, 0], answers[1, 1, 0] = 3.0, 2.0  # an easier part of it
+    answers[2, 2, 0] = 5.0  # an honest client that stands alone with a word of its own
+    found = describe_sought(answers)
+    assert found["answer_clear"].tolist() == [9.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    assert found["answer_shared"].tolist() == [3.0, 2.0, 0.0, 0.0, 0.0, 0.0]
+    assert found["answer_peak"].tolist() == [9.0, 2.0, 5.0, 0.0, 0.0, 0.0]
+    alone = describe_sought(torch.ones(1, 3, 2))
+    assert alone["answer_clear"].tolist() == alone["answer_shared"].tolist() == [0.0]

@@ -13,6 +13,8 @@ from fl_shield.descriptors.response import describe_response
 from fl_shield.descriptors.tokens import (
     JOINT,
     NUM_GUIDED,
+    OWN,
+    SHARED,
     describe_surplus,
     describe_tokens,
     excess_motion,
@@ -21,6 +23,7 @@ from fl_shield.descriptors.tokens import (
     row_pull,
     shared_tokens,
     surplus_motion,
+    suspected_tokens,
 )
 from fl_shield.errors import ModelError
 from fl_shield.probes.candidates import choose_phrases
@@ -121,6 +124,19 @@ def test_a_rare_word_is_no_surplus_and_a_word_taught_too_far_is() -> None:
     assert found["shared_top"][0] == pytest.approx(1.5 / NUM_GUIDED)
     assert found["surplus_peer"][:2].tolist() == pytest.approx([1.0, 1.0])
     assert found["surplus_peer"][2:].abs().max() < 1e-6
+
+
+def test_suspected_are_what_a_client_moved_too_far_and_what_several_did() -> None:
+    surplus = torch.rand(5, 400, generator=torch.Generator().manual_seed(4))
+    surplus[:, [4, 9]], surplus[1, [4, 9]] = 0.0, 5.0  # only one client's
+    surplus[2:4, 300] = 3.0  # two clients'
+    suspected = [set(tokens.tolist()) for tokens in suspected_tokens(surplus)]
+    assert {4, 9} <= suspected[1]
+    assert not any({4, 9} & suspected[i] for i in (0, 2, 3, 4))
+    assert all(300 in tokens for tokens in suspected)
+    assert all(OWN <= len(tokens) <= OWN + SHARED for tokens in suspected)
+    few = suspected_tokens(torch.zeros(1, 3))
+    assert few[0].tolist() == [0, 1, 2]
 
 
 def test_phrases_are_what_clients_moved_too_far_whatever_their_order() -> None:
