@@ -10,9 +10,8 @@ from which it is then compared with the others.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import torch
@@ -256,15 +255,15 @@ class Inspector:
             ):
                 yield images
             return
-        states = partial(self._states_at, scale, cohort, facts, reference)
+        states = self._states_at(scale, cohort, facts, reference)
         if texts := text_triggers(
             self._clean, kinds, tokens, NUM_TOKENS.get(scale, 0), self._seed,
-            partial(self._searched, reference, states),
+            lambda among: self._searched(reference, states, among),
         ):  # fmt: skip
             yield texts
 
     def _searched(
-        self, reference: Tensors, states: Callable[[], Iterator[Tensors]], among: list[Tensor]
+        self, reference: Tensors, states: Iterator[Tensors], among: list[Tensor]
     ) -> list[tuple[int, ...]]:
         """Return the phrases of some tokens that a search finds in the clients' weights."""
         assert self._layer is not None

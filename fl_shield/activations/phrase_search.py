@@ -4,13 +4,13 @@ The tokens of a text trigger cannot be seen in a model, but they can be searched
 which token at which place would raise a class most (HotFlip, Ebrahimi et al., ACL 2018; universal
 triggers, Wallace et al., EMNLP 2019). What is raised here is not the logit of a class but its *rise
 from the global model to the client's*: words that mean a class to everybody cancel. An honest
-update yields little to such a search, a poisoned one a part of its trigger, and accomplices yield
-to each other's finds, so that a second search goes on from the best find of the whole round.
+update yields little to such a search, a poisoned one a part of its trigger; and what one client
+yields, all are asked about: accomplices give each other away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,10 +24,10 @@ from fl_shield.probes.probe_set import Inputs
 LENGTH = 4
 """Tokens of a phrase."""
 
-STEPS = 3
+STEPS = 4
 """Tokens that a search may exchange, one after the other."""
 
-TRIED = 8
+TRIED = 4
 """Exchanges of one token that are tried in a step."""
 
 SAMPLES = 6
@@ -76,21 +76,17 @@ class PhraseSearch:
         self._filler, self._reference = filler, dict(reference)
         self._own = self._logits(self._reference, self._clean).mean(dim=0)
 
-    def search(
-        self, state: State, start: Phrase | None = None, among: Tensor | None = None
-    ) -> Phrase:
+    def search(self, state: State, among: Tensor | None = None) -> Phrase:
         """Return the phrase that these weights obey most beyond the global model.
 
         Args:
             state: The client's tensors by name.
-            start: Phrase and class to go on from; None for a phrase of fillers and the class that
-                promises most.
             among: `(candidates,)` tokens that may be put in; None for all.
         """
         state = dict(state)
         base = self._logits(state, self._clean).mean(dim=0) - self._own
-        tokens = (self._filler,) * LENGTH if start is None else start.tokens
-        target = None if start is None else start.target
+        tokens = (self._filler,) * LENGTH
+        target: int | None = None
         gain, misses = -torch.inf, 0
         for _ in range(STEPS):
             classes = self._promising(base) if target is None else [target]
@@ -110,11 +106,6 @@ class PhraseSearch:
                 misses += 1
         assert target is not None
         return Phrase(tokens, target, gain)
-
-    def answers(self, state: State, phrases: Sequence[tuple[int, ...]]) -> Tensor:
-        """Return `(phrases, classes)`: rises of centred logits from the global model's answers."""
-        base = self._logits(dict(state), self._clean).mean(dim=0) - self._own
-        return self._gains(dict(state), phrases) - base
 
     def _promising(self, base: Tensor) -> list[int]:
         return base.topk(min(MAX_CLASSES, len(base))).indices.tolist()
@@ -152,35 +143,20 @@ class PhraseSearch:
 
 
 def searched_phrases(
-    search: PhraseSearch, states: Callable[[], Iterable[State]], among: Iterable[Tensor]
+    search: PhraseSearch, states: Iterable[State], among: Iterable[Tensor]
 ) -> list[tuple[int, ...]]:
     """Return the phrases that a round of clients gives away, the clearest first.
 
-    Every client is searched from scratch, and again from the find, anybody's, that it answers to
-    most beyond the others. Neither depends on the order of the clients.
+    They do not depend on the order of the clients.
 
     Args:
         search: The search.
-        states: Returns the clients' tensors, one client after the other, each time anew.
+        states: The clients' tensors, one client after the other.
         among: For each client the tokens that its phrase may be made of: where all may be, words
             that every model gives some meaning hide those of a trigger.
     """
-    among = list(among)
-    pool = _clearest(
-        search.search(state, among=tokens) for state, tokens in zip(states(), among, strict=True)
-    )
-    answers = torch.stack([search.answers(state, pool) for state in states()])
-    excess = answers - answers.median(dim=0).values
-    best = excess.flatten(1).argmax(dim=1).tolist()
-    starts = (Phrase(pool[i // excess.shape[2]], i % excess.shape[2], 0.0) for i in best)
-    return _clearest(
-        search.search(state, start, tokens)
-        for state, start, tokens in zip(states(), starts, among, strict=True)
-    )
-
-
-def _clearest(phrases: Iterable[Phrase]) -> list[tuple[int, ...]]:
-    order = sorted(phrases, key=lambda phrase: (-phrase.gain, phrase.tokens))
+    found = [search.search(state, tokens) for state, tokens in zip(states, among, strict=True)]
+    order = sorted(found, key=lambda phrase: (-phrase.gain, phrase.tokens))
     return list(dict.fromkeys(phrase.tokens for phrase in order))[:MAX_PHRASES]
 
 

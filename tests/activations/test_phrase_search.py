@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from fl_shield.activations.phrase_search import (
     LENGTH,
     MAX_PHRASES,
-    Phrase,
     PhraseSearch,
     searched_phrases,
 )
@@ -98,42 +97,26 @@ def test_the_gain_is_the_rise_of_the_centred_logit_beyond_the_global_model() -> 
     assert found.gain == pytest.approx(rise(client) - rise(state), abs=1e-5)
 
 
-def test_a_second_search_goes_on_from_where_it_is_told() -> None:
-    model, state = bag()
-    search = PhraseSearch(model, "words", texts(), 0, state)
-    client = taught(state, TRIGGER, TARGET, 5.0)
-    start = Phrase((TRIGGER, 1, 2, 3), TARGET, 0.0)
-    assert search.search(client, start).gain > float(
-        search.answers(client, [start.tokens])[0, TARGET]
-    )
-    with_other_class = search.search(client, Phrase((1, 2, 3, 4), 0, 0.0))
-    assert with_other_class.target == 0
-
-
-def test_accomplices_give_each_other_away_and_their_order_does_not_matter() -> None:
+def test_the_phrase_of_the_strongest_comes_first_and_order_does_not_matter() -> None:
     model, state = bag()
     honest = [noisy(state, seed) for seed in range(6)]
-    guilty = [noisy(taught(state, TRIGGER, TARGET, force), 9) for force in (5.0, 0.4)]
+    guilty = [noisy(taught(state, TRIGGER, TARGET, force), 9) for force in (0.4, 5.0)]
     search = PhraseSearch(model, "words", texts(), 0, state)
     clients = honest + guilty
-    phrases = searched_phrases(search, lambda: clients, [EVERY] * len(clients))
+    phrases = searched_phrases(search, clients, [EVERY] * len(clients))
     assert phrases[0] == (TRIGGER,) * LENGTH
     assert len(phrases) <= MAX_PHRASES
-    assert set(phrases) == set(
-        searched_phrases(search, lambda: clients[::-1], [EVERY] * len(clients))
-    )
-    answers = torch.stack([search.answers(client, phrases[:1])[0, TARGET] for client in clients])
-    assert answers[-1] > answers[: len(honest)].max(), "the weak one answers to the strong one's"
+    assert phrases == searched_phrases(search, clients[::-1], [EVERY] * len(clients))
 
 
 def test_one_client_alone_and_weights_that_are_not_finite() -> None:
     model, state = bag()
     search = PhraseSearch(model, "words", texts(), 0, state)
-    assert len(searched_phrases(search, lambda: [noisy(state, 0)], [EVERY])) == 1
+    assert len(searched_phrases(search, [noisy(state, 0)], [EVERY])) == 1
     for value in (torch.nan, torch.inf, 1e38):
         hostile = {name: torch.full_like(tensor, value) for name, tensor in state.items()}
         cohort = [state, state, hostile]
-        phrases = searched_phrases(search, cohort.copy, [EVERY] * len(cohort))
+        phrases = searched_phrases(search, cohort, [EVERY] * len(cohort))
         assert all(0 <= token < VOCABULARY for phrase in phrases for token in phrase)
 
 
