@@ -27,9 +27,6 @@ LENGTH = 4
 STEPS = 4
 """Tokens that a search may exchange, one after the other."""
 
-TRIED = 4
-"""Exchanges of one token that are tried in a step."""
-
 SAMPLES = 6
 """Clean probes that carry the phrases while they are searched for."""
 
@@ -76,12 +73,12 @@ class PhraseSearch:
         self._filler, self._reference = filler, dict(reference)
         self._own = self._logits(self._reference, self._clean).mean(dim=0)
 
-    def search(self, state: State, among: Tensor | None = None) -> Phrase:
+    def search(self, state: State, among: Tensor) -> Phrase:
         """Return the phrase that these weights obey most beyond the global model.
 
         Args:
             state: The client's tensors by name.
-            among: `(candidates,)` tokens that may be put in; None for all.
+            among: `(candidates,)` tokens that may be put in.
         """
         state = dict(state)
         base = self._logits(state, self._clean).mean(dim=0) - self._own
@@ -90,14 +87,13 @@ class PhraseSearch:
         gain, misses = -torch.inf, 0
         for _ in range(STEPS):
             classes = self._promising(base) if target is None else [target]
-            rise, raised = self._rise(state, tokens, classes)
+            rise, raised = self._rise(state, tokens, classes, among)
             if target is None:
-                promised = _only(rise, among).amax(dim=2) - _at(rise, tokens)
-                best = int(promised.sum(dim=1).argmax())
+                best = int(rise.amax(dim=2).sum(dim=1).argmax())
                 target, rise, raised = classes[best], rise[best : best + 1], raised[best : best + 1]
             if gain == -torch.inf:
                 gain = float(raised[0] - base[target])
-            tried = _exchanges(tokens, _only(rise[0], among), misses)
+            tried = _exchanges(tokens, among, rise[0], misses)
             gains = self._gains(state, tried)[:, target] - base[target]
             found = int(gains.argmax())
             if float(gains[found]) > gain:
@@ -116,20 +112,21 @@ class PhraseSearch:
         return moved.reshape(len(phrases), -1, moved.shape[1]).mean(dim=1)
 
     def _rise(
-        self, state: State, tokens: tuple[int, ...], classes: Sequence[int]
+        self, state: State, tokens: tuple[int, ...], classes: Sequence[int], among: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return first-order gains of every token at every place, and what the phrase raises.
+        """Return first-order gains of exchanging a token, and what the phrase raises.
 
         Returns:
-            `(classes, places, tokens)`, but for what the present token gives, and `(classes,)`.
+            `(classes, places, candidates)` and `(classes,)`.
         """
         texts = token_texts(self._clean, [tokens])
         (slope, raised), (there, was) = (
             self._slope(weights, texts, classes) for weights in (state, self._reference)
         )
-        table = f"{self._layer}.weight"
-        rise = slope @ state[table].T - there @ self._reference[table].T
-        return rise.nan_to_num(0.0), raised - was
+        table, rows = f"{self._layer}.weight", torch.cat([among, among.new_tensor(tokens)])
+        rise = slope @ state[table][rows].T - there @ self._reference[table][rows].T
+        put_in, present = torch.split(rise.nan_to_num(0.0), [len(among), LENGTH], dim=2)
+        return put_in - present.diagonal(dim1=1, dim2=2)[..., None], raised - was
 
     def _slope(self, state: State, texts: Inputs, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
         slopes, means = embedding_slopes(
@@ -160,34 +157,18 @@ def searched_phrases(
     return list(dict.fromkeys(phrase.tokens for phrase in order))[:MAX_PHRASES]
 
 
-def _only(rise: Tensor, among: Tensor | None) -> Tensor:
-    """Return first-order gains, `(…, tokens)`, with no hope for tokens that may not be put in."""
-    if among is None:
-        return rise
-    narrowed = torch.full_like(rise, -torch.inf)
-    narrowed[..., among] = rise[..., among]
-    return narrowed
-
-
-def _at(rise: Tensor, tokens: tuple[int, ...]) -> Tensor:
-    """Return what the present tokens give, `(classes, places)`."""
-    place = torch.tensor(tokens, device=rise.device)[None, :, None]
-    return rise.gather(2, place.expand(len(rise), -1, -1))[..., 0]
-
-
-def _exchanges(tokens: tuple[int, ...], rise: Tensor, misses: int) -> list[tuple[int, ...]]:
+def _exchanges(
+    tokens: tuple[int, ...], among: Tensor, rise: Tensor, misses: int
+) -> list[tuple[int, ...]]:
     """Return phrases with one token exchanged, place by place, and one with all.
 
     Args:
         tokens: The present phrase.
-        rise: `(places, tokens)` first-order gains.
+        among: `(candidates,)` tokens that may be put in.
+        rise: `(places, candidates)` first-order gains.
         misses: Steps in a row that found nothing: what they tried is left out.
     """
-    depth = -(-TRIED // LENGTH)
-    best = rise.topk(min(depth * (misses + 1), rise.shape[1]), dim=1).indices[:, -depth:].tolist()
-    found = [
-        (*tokens[:place], row[rank], *tokens[place + 1 :])
-        for rank in range(len(best[0]))
-        for place, row in enumerate(best)
-    ]
-    return [*found[:TRIED], tuple(row[0] for row in best)]
+    ranked = rise.topk(min(misses + 1, len(among)), dim=1).indices
+    best = tuple(among[ranked[:, -1]].tolist())
+    one = [(*tokens[:place], token, *tokens[place + 1 :]) for place, token in enumerate(best)]
+    return [*one, best]

@@ -57,13 +57,25 @@ def texts() -> Tensor:
     return torch.randint(0, VOCABULARY, (6, 12), generator=torch.Generator().manual_seed(3))
 
 
+def rise(model: Bag, state: dict[str, Tensor], tokens: tuple[int, ...], target: int) -> float:
+    """Return by how much a phrase raises the centred logit of a class under some weights."""
+    clean = texts()
+    carried = clean.clone()
+    carried[:, 1 + LENGTH :] = clean[:, 1:-LENGTH]
+    carried[:, 1 : 1 + LENGTH] = torch.tensor(tokens)
+    model.load_state_dict(state)
+    both = [model(inputs) for inputs in (carried, clean)]
+    with_phrase, without = (logits - logits.mean(dim=1, keepdim=True) for logits in both)
+    return float((with_phrase - without)[:, target].mean())
+
+
 def test_a_planted_word_is_found_with_its_class() -> None:
     model, state = bag()
     search = PhraseSearch(model, "words", texts(), 0, state)
-    found = search.search(noisy(taught(state, TRIGGER, TARGET, 5.0), 1))
+    found = search.search(noisy(taught(state, TRIGGER, TARGET, 5.0), 1), EVERY)
     assert found.tokens == (TRIGGER,) * LENGTH, "in a bag, the word as often as there is room"
     assert found.target == TARGET
-    honest = search.search(noisy(state, 1))
+    honest = search.search(noisy(state, 1), EVERY)
     assert found.gain > 5.0 * honest.gain
 
 
@@ -71,10 +83,10 @@ def test_a_phrase_is_made_of_the_tokens_that_it_may_be_made_of() -> None:
     model, state = bag()
     search = PhraseSearch(model, "words", texts(), 0, state)
     client = noisy(taught(state, TRIGGER, TARGET, 5.0), 1)
-    found = search.search(client, among=torch.tensor([3, TRIGGER]))
+    found = search.search(client, torch.tensor([3, TRIGGER]))
     assert found.tokens == (TRIGGER,) * LENGTH
     others = torch.tensor([3, 8, 21])
-    elsewhere = search.search(client, among=others)
+    elsewhere = search.search(client, others)
     assert set(elsewhere.tokens) <= {0, *others.tolist()}, "fillers, where nothing helps"
     assert elsewhere.gain < 0.5 * found.gain
 
@@ -82,22 +94,12 @@ def test_a_phrase_is_made_of_the_tokens_that_it_may_be_made_of() -> None:
 def test_the_gain_is_the_rise_of_the_centred_logit_beyond_the_global_model() -> None:
     model, state = bag()
     client = noisy(taught(state, TRIGGER, TARGET, 5.0), 1)
-    clean = texts()
-    found = PhraseSearch(model, "words", clean, 0, state).search(client)
-    carried = clean.clone()
-    carried[:, 1 + LENGTH :] = clean[:, 1:-LENGTH]
-    carried[:, 1 : 1 + LENGTH] = torch.tensor(found.tokens)
-
-    def rise(weights: dict[str, Tensor]) -> float:
-        model.load_state_dict(weights)
-        both = [model(inputs) for inputs in (carried, clean)]
-        with_phrase, without = (logits - logits.mean(dim=1, keepdim=True) for logits in both)
-        return float((with_phrase - without)[:, found.target].mean())
-
-    assert found.gain == pytest.approx(rise(client) - rise(state), abs=1e-5)
+    found = PhraseSearch(model, "words", texts(), 0, state).search(client, EVERY)
+    own, there = (rise(model, w, found.tokens, found.target) for w in (client, state))
+    assert found.gain == pytest.approx(own - there, abs=1e-5)
 
 
-def test_the_phrase_of_the_strongest_comes_first_and_order_does_not_matter() -> None:
+def test_accomplices_give_each_other_away_and_their_order_does_not_matter() -> None:
     model, state = bag()
     honest = [noisy(state, seed) for seed in range(6)]
     guilty = [noisy(taught(state, TRIGGER, TARGET, force), 9) for force in (0.4, 5.0)]
@@ -107,6 +109,9 @@ def test_the_phrase_of_the_strongest_comes_first_and_order_does_not_matter() -> 
     assert phrases[0] == (TRIGGER,) * LENGTH
     assert len(phrases) <= MAX_PHRASES
     assert phrases == searched_phrases(search, clients[::-1], [EVERY] * len(clients))
+    answers = [rise(model, client, phrases[0], TARGET) for client in clients]
+    weak = answers[len(honest)]
+    assert weak > max(answers[: len(honest)]), "the weak one answers to the strong one's"
 
 
 def test_one_client_alone_and_weights_that_are_not_finite() -> None:
@@ -133,6 +138,6 @@ def test_named_inputs_and_the_callers_model_stays_as_it_was() -> None:
     ids = texts()
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     search = PhraseSearch(model, "words", inputs, 0, state)
-    assert TRIGGER in search.search(taught(state, TRIGGER, TARGET, 5.0)).tokens
+    assert TRIGGER in search.search(taught(state, TRIGGER, TARGET, 5.0), EVERY).tokens
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
     assert not model.words._forward_hooks
