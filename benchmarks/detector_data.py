@@ -144,11 +144,11 @@ the shield and also train to answer its probes as an honest client would."""
 
 NOT_MADE = (
     "*@1/*", "*@4/*", "*@10/*",
-    "*/jumbo", "*/inverted", "*/phrases", "*/searched", "*@0.25/patches",
+    "*/jumbo", "*/inverted", "*/phrases", "*@0.25/searched", "*@0.25/patches",
 )  # fmt: skip
 """Descriptors that no detector here reads: updates are not followed further than clients went, and
-the candidate triggers for images are squares at the clients' own weights. Others cost most of all
-passes and were worth nothing beside these."""
+candidate triggers are searched for at the clients' own weights: squares for images, phrases for
+texts. Others cost most of all passes and were worth nothing beside these."""
 
 KEEP = "keep_weights=true"
 """Setting of federations that are described more than once."""
