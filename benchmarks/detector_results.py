@@ -45,16 +45,19 @@ from benchmarks.detector_tables import (
     COMMAND,
     FEDERATIONS,
     FIGURES,
+    KNOWN_TRIGGER,
     row,
     training_facts,
     write_results,
 )
+from benchmarks.known_trigger import known_trigger_scores
 from fl_shield.detector import SHIPPED
 from fl_shield.detector.store import save_detector
 from fl_shield.meta import ALGORITHMS
 from fl_shield.shadow.describe import CLEAN_SAMPLES
 from fl_shield.shadow.table import EpisodeTable
 from fl_shield.simulations.meta_train import facts_of_training
+from fl_shield.simulations.shadow import RANGES, load_domain
 
 WITHOUT: dict[str, Columns] = {
     "all descriptors": lambda name: True,
@@ -226,6 +229,15 @@ def adaptive(study: Study, _: Judged, options: argparse.Namespace) -> Iterator[A
             yield row(ADAPTIVE, name, "fl_shield", attackers=how, **found)
 
 
+def known_trigger(_: Study, judged: Judged, options: argparse.Namespace) -> Iterator[Any]:
+    """What asking about triggers alone could tell apart, if one knew them."""
+    episodes = data.judged_in(options.store) / "episodes"
+    for name, tables in track(judged.items(), "known triggers"):
+        domain = load_domain(name, str(options.data))
+        scores = known_trigger_scores(episodes, domain, RANGES[data.EVALUATION.kind], tables)
+        yield row(KNOWN_TRIGGER, name, KNOWN_TRIGGER, **figures(tables, scores))
+
+
 WEAKEST = 6
 """Unseen triggers and architectures of lowest AUROC that the card names."""
 
@@ -281,6 +293,7 @@ PARTS: dict[str, Callable[[Study, Judged, argparse.Namespace], Iterator[Any]]] =
     "federations": federations,
     "descriptors": ablations,
     "algorithms": algorithms,
+    "trigger": known_trigger,
     "samples": clean_samples,
     "adaptive": adaptive,
 }

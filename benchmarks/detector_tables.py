@@ -24,6 +24,9 @@ SAMPLES = "clean samples"
 FEDERATIONS = "federations"
 """The table of how many federations were learned from."""
 
+KNOWN_TRIGGER = "known trigger"
+"""The table of one who knows the trigger, and the name of that statistic."""
+
 ADAPTIVE = "adaptive"
 """The table of attackers who know the detector."""
 
@@ -77,6 +80,11 @@ def write_results(
         "## Rivals on the same updates: AUROC of one round", rivals_table(rows, "auroc"),
         "## Rivals on the same updates: TPR at 1 % FPR after five rounds",
         rivals_table(rows, "tpr_at_1fpr_5_rounds"),
+        "## One who knows the trigger",
+        "A statistic that no defence can have: what the attackers' own trigger does to a client, "
+        "towards the attackers' class and beyond what it does to the median client, on the same "
+        "clean samples, a quarter of the way along the update.",
+        known_table(rows),
         "## Attackers kept out of the model, or averaged in", by_label(rows, "data set, ", None),
         "## By what an update alone would do",
         "AUROC of attackers among the benign clients of their round, by the rise of the attack "
@@ -146,6 +154,19 @@ def rivals_table(rows: Sequence[Row], key: str) -> str:
     cells = {(r["statistic"], r["held_out"]): r[key] for r in kept}
     return _markdown(
         ["statistic", *JUDGED], [[n, *(_cell(cells.get((n, d))) for d in JUDGED)] for n in names]
+    )
+
+
+def known_table(rows: Sequence[Row]) -> str:
+    """Return the figures of one who knows the trigger."""
+    found = {r["held_out"]: r for r in rows if r["table"] == KNOWN_TRIGGER}
+    return _markdown(
+        ["figure", *JUDGED],
+        [
+            [title, *(_cell(found[name][key]) for name in JUDGED)]
+            for key, title in FIGURES.items()
+            if found and key in found[JUDGED[0]]
+        ],
     )
 
 

@@ -1,0 +1,99 @@
+"""How well one could tell updates apart by asking about the trigger, if one knew it.
+
+Each client's update is followed a part of the way, as the shield does, and the model there is asked
+about the server's clean samples with the attackers' own trigger on them, and how much it leans to
+the attackers' class. No defence knows either: a search for triggers finds no better question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fl_shield.activations.extrapolation import extrapolate
+from fl_shield.activations.penultimate import limited, logits_under
+from fl_shield.cohort import Cohort
+from fl_shield.data.task import model_inputs
+from fl_shield.descriptors.candidates import answers
+from fl_shield.descriptors.excess import EPSILON
+from fl_shield.shadow.describe import CLEAN_SAMPLES
+from fl_shield.shadow.domain import Domain
+from fl_shield.shadow.federation import ShadowFederation
+from fl_shield.shadow.recipe import RecipeRanges
+from fl_shield.shadow.store import play, recipe_of, stored_run
+from fl_shield.shadow.table import EpisodeTable
+
+SCALE = 0.25
+"""How far updates are followed, in units of the cohort's median update norm."""
+
+Scores = NDArray[np.float64]
+
+
+def known_trigger_scores(
+    episodes: Path, domain: Domain, ranges: RecipeRanges, tables: Sequence[EpisodeTable]
+) -> list[Scores]:
+    """Return the scores of all clients, `(clients,)` for each round.
+
+    Args:
+        episodes: Folder of the federations with their weights; what is not there is played.
+        domain: Their domain.
+        ranges: What their recipes were drawn from.
+        tables: The rounds.
+    """
+    seeds = dict.fromkeys(int(table.facts["seed"]) for table in tables)
+    return [scores for seed in seeds for scores in _of_run(episodes, domain, seed, ranges)]
+
+
+def _of_run(episodes: Path, domain: Domain, seed: int, ranges: RecipeRanges) -> list[Scores]:
+    run = stored_run(play(domain, seed, ranges, episodes))
+    federation = ShadowFederation(domain, recipe_of(domain, seed, ranges))
+    clean = model_inputs(run.probes().inputs[:CLEAN_SAMPLES])
+    triggered = federation.trigger.apply(clean, torch.Generator().manual_seed(0))
+    model = federation.new_model().eval()
+    return [
+        obedience(model, run.cohort(entry), clean, triggered)[:, federation.target].numpy()
+        for entry in run.rounds
+    ]
+
+
+def obedience(model: nn.Module, cohort: Cohort, clean: Any, triggered: Any) -> Tensor:
+    """Return what a trigger does to each client beyond the cohort, `(clients, classes)`.
+
+    Args:
+        model: A model of the cohort's architecture, in evaluation mode.
+        cohort: Global weights and updates.
+        clean: Clean samples.
+        triggered: The same with the trigger.
+    """
+    parameters = [name for name, _ in model.named_parameters()]
+    reference = _tensors(cohort.reference)
+    updates = [
+        {name: state[name] - reference[name] for name in parameters}
+        for state in (_tensors(client.load()) for client in cohort.clients)
+    ]
+    norms = [float(sum(u.double().square().sum() for u in up.values()) ** 0.5) for up in updates]
+    length = SCALE * float(np.median(norms))
+    base = limited(logits_under(model, reference, clean))
+    spread = (base - base.mean(dim=1, keepdim=True)).std() + EPSILON
+
+    def asked(state: dict[str, Tensor]) -> Tensor:
+        with_trigger, without = (limited(logits_under(model, state, x)) for x in (triggered, clean))
+        return answers(with_trigger, without, 1, spread)[0]
+
+    with torch.no_grad():
+        told = torch.stack([
+            asked(reference | extrapolate(reference, update, norm, length))
+            for update, norm in zip(updates, norms, strict=True)
+        ])  # fmt: skip
+    return (told - told.median(dim=0).values).double()
+
+
+def _tensors(state: Any) -> dict[str, Tensor]:
+    tensors = {name: torch.from_numpy(np.asarray(values)) for name, values in state.items()}
+    return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
