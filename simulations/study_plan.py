@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from fl_shield.simulations.study_job import Job
 
 WARM = "warm"
 """What stands for the defence of the clean rounds that a data set's cells start from."""
+
+COUNTED_FROM = frozenset({"data", "experiment"})
+"""The groups whose options may say how many clients there are; those of others are components."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
         key = override.partition("=")[0].lstrip("+~")
         is_own = key == STUDIES or key.split(".")[0] == "catalogue" or (key in primary)
         (own if is_own else cells).append(override)
-        top = key.split(".")[0]
+        top = _group(override)
         if not is_own and top not in known and not override.startswith("+"):
             problems.append(unknown("setting", top, known))
         if key in GRID_OF:
@@ -165,6 +168,7 @@ class _Overrides:
     catalogue: Catalogue
     last: tuple[str, ...]
     folder: Path
+    counts: dict[tuple[str, ...], int] = field(default_factory=dict)
 
     def warm_rounds(self, data: str) -> int:
         return self.catalogue.warm_start(data, int(self.config["warm_start"]))
@@ -209,15 +213,28 @@ class _Overrides:
         return _last_of_each([*self.catalogue.filled(texts, cell.data, count), *fixed])
 
     def _num_attackers(self, cell: Cell, texts: list[str]) -> int:
-        """Return the cell's attackers; where there are none, a fifth: a defence assumes some."""
-        known = [text for text in texts if "{num_attackers}" not in text]
+        """Return the cell's attackers; where there are none, a fifth: a defence assumes some.
+
+        Components do not change their number: without them a study composes a handful of
+        configurations for it, not one for every cell.
+        """
+        components = set(config_groups()) - COUNTED_FROM
+        known = [
+            text
+            for text in texts
+            if "{num_attackers}" not in text and _group(text) not in components
+        ]
         filled = self.catalogue.filled(known, cell.data, 0)
-        settings = settings_from(
-            compose_config(
-                [*filled, f"attackers={cell.attackers or 0.2}"], self.catalogue.config_dir
-            )
-        )
-        return settings.num_attackers
+        overrides = (*filled, f"attackers={cell.attackers or 0.2}")
+        if overrides not in self.counts:
+            config = compose_config(overrides, self.catalogue.config_dir)
+            self.counts[overrides] = settings_from(config).num_attackers
+        return self.counts[overrides]
+
+
+def _group(override: str) -> str:
+    """Return the group or setting that an override is about."""
+    return override.partition("=")[0].lstrip("+~").split(".")[0].split("@")[0]
 
 
 def _last_of_each(overrides: Sequence[str]) -> tuple[str, ...]:
