@@ -2,14 +2,13 @@
 
 Each client's update is followed a part of the way, as the shield does, and the model there is asked
 about the server's clean samples with the attackers' own trigger on them, and how much it leans to
-the attackers' class. No defence knows either: a search for triggers finds no better question.
+the attackers' class. No defence knows either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from fl_shield.activations.extrapolation import extrapolate
 from fl_shield.activations.penultimate import limited, logits_under
-from fl_shield.cohort import Cohort
+from fl_shield.cohort import Cohort, State
 from fl_shield.data.task import model_inputs
 from fl_shield.descriptors.candidates import answers
 from fl_shield.descriptors.excess import EPSILON
@@ -46,23 +45,28 @@ def known_trigger_scores(
         ranges: What their recipes were drawn from.
         tables: The rounds.
     """
-    seeds = dict.fromkeys(int(table.facts["seed"]) for table in tables)
-    return [scores for seed in seeds for scores in _of_run(episodes, domain, seed, ranges)]
+    found: dict[tuple[int, int], Scores] = {}
+    for seed in {int(table.facts["seed"]) for table in tables}:
+        for number, scores in _of_run(episodes, domain, seed, ranges):
+            found[seed, number] = scores
+    return [found[int(table.facts["seed"]), table.round_number] for table in tables]
 
 
-def _of_run(episodes: Path, domain: Domain, seed: int, ranges: RecipeRanges) -> list[Scores]:
+def _of_run(
+    episodes: Path, domain: Domain, seed: int, ranges: RecipeRanges
+) -> Iterator[tuple[int, Scores]]:
+    """Yield number and scores of each round of a federation."""
     run = stored_run(play(domain, seed, ranges, episodes))
     federation = ShadowFederation(domain, recipe_of(domain, seed, ranges))
     clean = model_inputs(run.probes().inputs[:CLEAN_SAMPLES])
     triggered = federation.trigger.apply(clean, torch.Generator().manual_seed(0))
     model = federation.new_model().eval()
-    return [
-        obedience(model, run.cohort(entry), clean, triggered)[:, federation.target].numpy()
-        for entry in run.rounds
-    ]
+    for entry in run.rounds:
+        told = obedience(model, run.cohort(entry), clean, triggered)
+        yield int(entry["round"]), told[:, federation.target].numpy()
 
 
-def obedience(model: nn.Module, cohort: Cohort, clean: Any, triggered: Any) -> Tensor:
+def obedience(model: nn.Module, cohort: Cohort, clean: Tensor, triggered: Tensor) -> Tensor:
     """Return what a trigger does to each client beyond the cohort, `(clients, classes)`.
 
     Args:
@@ -94,6 +98,6 @@ def obedience(model: nn.Module, cohort: Cohort, clean: Any, triggered: Any) -> T
     return (told - told.median(dim=0).values).double()
 
 
-def _tensors(state: Any) -> dict[str, Tensor]:
+def _tensors(state: State) -> dict[str, Tensor]:
     tensors = {name: torch.from_numpy(np.asarray(values)) for name, values in state.items()}
     return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
