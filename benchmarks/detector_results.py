@@ -64,6 +64,7 @@ WITHOUT: dict[str, Columns] = {
     "without a part of the way": lambda name: "@0.25/" not in name,
     "without raw weights": lambda name: "@raw/" not in name,
     "without squares": lambda name: not name.endswith("/patches"),
+    "without searched phrases": lambda name: not name.endswith("/searched"),
     "without slopes": lambda name: not name.endswith("/slopes"),
     "without tokens": lambda name: (
         not name.startswith(("token_", "pull_")) and not name.endswith("guided")
