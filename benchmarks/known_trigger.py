@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from fl_shield.activations.extrapolation import extrapolate
 from fl_shield.activations.penultimate import limited, logits_under
+from fl_shield.candidate_triggers import CandidateTriggers
 from fl_shield.cohort import Cohort, State
 from fl_shield.data.task import model_inputs
-from fl_shield.descriptors.candidates import answers
-from fl_shield.descriptors.excess import EPSILON
+from fl_shield.descriptors.geometry import squared_norm
 from fl_shield.shadow.describe import CLEAN_SAMPLES
 from fl_shield.shadow.domain import Domain
 from fl_shield.shadow.federation import ShadowFederation
@@ -81,14 +81,14 @@ def obedience(model: nn.Module, cohort: Cohort, clean: Tensor, triggered: Tensor
         {name: state[name] - reference[name] for name in parameters}
         for state in (_tensors(client.load()) for client in cohort.clients)
     ]
-    norms = [float(sum(u.double().square().sum() for u in up.values()) ** 0.5) for up in updates]
+    norms = [squared_norm(update.values()) ** 0.5 for update in updates]
     length = SCALE * float(np.median(norms))
+    trigger = CandidateTriggers(triggered, 1, {})
     base = limited(logits_under(model, reference, clean))
-    spread = (base - base.mean(dim=1, keepdim=True)).std() + EPSILON
 
     def asked(state: dict[str, Tensor]) -> Tensor:
         with_trigger, without = (limited(logits_under(model, state, x)) for x in (triggered, clean))
-        return answers(with_trigger, without, 1, spread)[0]
+        return trigger.answers(with_trigger, without, base)[0]
 
     with torch.no_grad():
         told = torch.stack([

@@ -44,6 +44,11 @@ def domain_files() -> dict[str, Path]:
     return {name: FOLDER / DOMAINS / f"{name}.yaml" for name in _options(FOLDER / DOMAINS)}
 
 
+def top_of(override: str) -> str:
+    """Return the group or top-level setting that an override is about."""
+    return re.split(r"[.@]", override.partition("=")[0].lstrip("+~"))[0]
+
+
 def _options(folder: Path) -> list[str]:
     return sorted(file.stem for file in folder.glob("*.yaml"))
 
@@ -105,7 +110,7 @@ def _check_known(overrides: Sequence[str], primary: str, *, has_own_folder: bool
                 f"Expected an override of the form key=value, got {override!r}. "
                 "For example: fl-shield simulate data=mnist rounds=10."
             )
-        top = re.split(r"[.@]", name)[0]
+        top = top_of(override)
         if top not in ("hydra", *keys) and not (has_own_folder and key.startswith("+")):
             raise ConfigurationError(unknown("setting", top, keys))
         if equals and name in groups and not has_own_folder and value not in groups[name]:

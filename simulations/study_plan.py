@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from fl_shield.errors import FlShieldError, expected, raise_all, unknown
 from fl_shield.simulations.arms import ARMS
-from fl_shield.simulations.composing import FOLDER, STUDIES, compose_config, config_groups
+from fl_shield.simulations.composing import (
+    FOLDER,
+    STUDIES,
+    compose_config,
+    config_groups,
+    top_of,
+)
 from fl_shield.simulations.requirements import unmet
 from fl_shield.simulations.settings import Settings, settings_from
 from fl_shield.simulations.study_catalogue import Catalogue, catalogue_of
@@ -65,7 +72,7 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
         key = override.partition("=")[0].lstrip("+~")
         is_own = key == STUDIES or key.split(".")[0] == "catalogue" or (key in primary)
         (own if is_own else cells).append(override)
-        top = _group(override)
+        top = key.split(".")[0]
         if not is_own and top not in known and not override.startswith("+"):
             problems.append(unknown("setting", top, known))
         if key in GRID_OF:
@@ -168,7 +175,11 @@ class _Overrides:
     catalogue: Catalogue
     last: tuple[str, ...]
     folder: Path
-    counts: dict[tuple[str, ...], int] = field(default_factory=dict)
+    counts: dict[tuple[str, ...], int] = field(default_factory=dict, init=False)
+
+    @cached_property
+    def _components(self) -> frozenset[str]:
+        return frozenset(config_groups()) - COUNTED_FROM
 
     def warm_rounds(self, data: str) -> int:
         return self.catalogue.warm_start(data, int(self.config["warm_start"]))
@@ -218,11 +229,10 @@ class _Overrides:
         Components do not change their number: without them a study composes a handful of
         configurations for it, not one for every cell.
         """
-        components = set(config_groups()) - COUNTED_FROM
         known = [
             text
             for text in texts
-            if "{num_attackers}" not in text and _group(text) not in components
+            if "{num_attackers}" not in text and top_of(text) not in self._components
         ]
         filled = self.catalogue.filled(known, cell.data, 0)
         overrides = (*filled, f"attackers={cell.attackers or 0.2}")
@@ -230,11 +240,6 @@ class _Overrides:
             config = compose_config(overrides, self.catalogue.config_dir)
             self.counts[overrides] = settings_from(config).num_attackers
         return self.counts[overrides]
-
-
-def _group(override: str) -> str:
-    """Return the group or setting that an override is about."""
-    return override.partition("=")[0].lstrip("+~").split(".")[0].split("@")[0]
 
 
 def _last_of_each(overrides: Sequence[str]) -> tuple[str, ...]:
