@@ -22,7 +22,7 @@ from fl_shield.shadow.table import EpisodeTable
 from fl_shield.simulations.in_parallel import in_parallel
 
 SETTINGS = MetaTraining(leave_out=data.NOT_MADE, column_dropout=0.4, steps=2800)
-SINGLE = replace(SETTINGS, networks=1, steps=1000)
+SINGLE = replace(SETTINGS, networks=1, experts=0, steps=1000)
 """Comparisons of kinds of training make do with less than the headline, each side with the same."""
 
 FALSE_ALARMS = 0.01

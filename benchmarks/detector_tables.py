@@ -27,6 +27,9 @@ FEDERATIONS = "federations"
 KNOWN_TRIGGER = "known trigger"
 """The table of one who knows the trigger, and the name of that statistic."""
 
+NO_EXPERTS = "without experts"
+"""The table of detectors whose experts are not heard, and the name of that statistic."""
+
 ADAPTIVE = "adaptive"
 """The table of attackers who know the detector."""
 
@@ -84,7 +87,11 @@ def write_results(
         "A statistic that no defence can have: what the attackers' own trigger does to a client, "
         "towards the attackers' class and beyond what it does to the median client, on the same "
         "clean samples, a quarter of the way along the update.",
-        known_table(rows),
+        figures_table(rows, KNOWN_TRIGGER),
+        "## Without experts",
+        "The same detectors, but only the networks that read all descriptors are heard, not those "
+        "that read nothing but the answers to searched triggers.",
+        figures_table(rows, NO_EXPERTS),
         "## Attackers kept out of the model, or averaged in", by_label(rows, "data set, ", None),
         "## By what an update alone would do",
         "AUROC of attackers among the benign clients of their round, by the rise of the attack "
@@ -157,9 +164,9 @@ def rivals_table(rows: Sequence[Row], key: str) -> str:
     )
 
 
-def known_table(rows: Sequence[Row]) -> str:
-    """Return the figures of one who knows the trigger."""
-    found = {r["held_out"]: r for r in rows if r["table"] == KNOWN_TRIGGER}
+def figures_table(rows: Sequence[Row], table: str) -> str:
+    """Return the figures of a table that has one row a data set."""
+    found = {r["held_out"]: r for r in rows if r["table"] == table}
     return _markdown(
         ["figure", *JUDGED],
         [

@@ -29,7 +29,7 @@ from fl_shield.detector.store import save_detector
 from fl_shield.errors import ConfigurationError, FlShieldError, expected, raise_all, unknown
 from fl_shield.meta.calibrate import Scored, judge_unseen, log_odds, mean_auroc
 from fl_shield.meta.settings import MetaTraining
-from fl_shield.meta.training import checked_features, member, train_network
+from fl_shield.meta.training import checked_features, members, train_network
 from fl_shield.shadow.table import EpisodeTable, read_tables
 from fl_shield.simulations.in_parallel import in_parallel, is_in_process
 from fl_shield.simulations.meta_tracking import start_tracker, track_detector, track_network
@@ -52,7 +52,7 @@ def meta_train(config: DictConfig, console: Console, overrides: Sequence[str] = 
     out = Path(config.out).expanduser().absolute()
     console.print(
         f"{len(tables)} rounds of {', '.join(sorted({t.domain for t in tables}))}; "
-        f"{len(spec.names)} descriptors; {settings.networks} networks"
+        f"{len(spec.names)} descriptors; {len(members(settings, spec))} networks"
     )
     tracker = start_tracker(config, out)
     networks = _train(tables, spec, settings, out / "checkpoints", config, console, tracker)
@@ -92,7 +92,8 @@ def settings_of(config: DictConfig) -> MetaTraining:
     if not 0.0 < float(config.false_alarms) < 1.0:
         problems.append(expected("false_alarms", "between 0 and 1", config.false_alarms))
     raise_all(problems, ConfigurationError)
-    return MetaTraining(**{field.name: config[field.name] for field in fields(MetaTraining)})
+    known = [field.name for field in fields(MetaTraining) if field.name != "reads"]
+    return MetaTraining(**{name: config[name] for name in known})
 
 
 def tables_of(config: DictConfig) -> tuple[list[EpisodeTable], list[EpisodeTable]]:
@@ -166,18 +167,21 @@ def _train(
     console: Console,
     tracker: Tracker,
 ) -> list[SetNetwork]:
-    files = [checkpoints / f"network-{i}.safetensors" for i in range(settings.networks)]
+    jobs = [
+        NetworkJob(index, one, checkpoints / f"network-{index}.safetensors")
+        for index, one in enumerate(members(settings, spec))
+    ]
     if not config.resume:
-        for file in files:
-            file.unlink(missing_ok=True)
-    jobs = [NetworkJob(index, member(settings, index), file) for index, file in enumerate(files)]
+        for job in jobs:
+            job.checkpoint.unlink(missing_ok=True)
+    steps = [job.settings.steps for job in jobs]
     with Progress(
         *Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=console
     ) as bar:
-        task = bar.add_task("training", total=settings.steps * len(jobs))
+        task = bar.add_task("training", total=sum(steps))
 
         def show(index: int, step: int, loss: float) -> None:
-            done = index * settings.steps + step
+            done = sum(steps[:index]) + step
             bar.update(task, completed=done, description=f"training, loss {loss:.3f}")
 
         workers = int(config.workers)
@@ -186,7 +190,7 @@ def _train(
         for job, outcome in in_parallel(partial(_one, tables, spec, watch), jobs, workers):
             networks[job.index] = _checked(outcome)
             track_network(tracker, job.index, job.checkpoint)
-            bar.update(task, completed=settings.steps * len(networks))
+            bar.update(task, completed=sum(steps[i] for i in networks))
     return [networks[index] for index in range(len(jobs))]
 
 

@@ -1,5 +1,7 @@
 """The learned detector: an ensemble of set networks over the features of a round, calibrated.
 
+How the networks are heard together is in `fl_shield.detector.ensemble`.
+
 It reads whichever of its columns a table has: images lack what only text has. Columns that it was
 not trained on are ignored. The networks compare clients with each other, so that with a single
 client there is nothing to compare: it stands at its own median, its relative and absolute features
@@ -23,13 +25,11 @@ from torch import Tensor
 
 from fl_shield.conformal import conformal_quantile, fewest_scores, just_above
 from fl_shield.descriptors.table import DescriptorTable
-from fl_shield.detector.features import CHANNELS, PRESENT, FeatureSpec, features_of
+from fl_shield.detector.ensemble import heard, integrated_gradients, joint_log_odds
+from fl_shield.detector.features import CHANNELS, FeatureSpec, features_of
 from fl_shield.detector.set_network import SetNetwork
 from fl_shield.errors import ConfigurationError, expected, raise_all
 from fl_shield.judge.policy import Policy
-
-STEPS = 8
-"""Points on the way from the median client to a client, at which contributions are measured."""
 
 DECIMALS = 9
 """Decimals of a score; the sums over clients depend on their order far behind them."""
@@ -174,7 +174,7 @@ class MetaDetector:
         return (self.calibration.even - self.calibration.offset) / self.calibration.scale
 
     def score(self, table: DescriptorTable) -> NDArray[np.float64]:
-        """Return the scores `(clients,)`: calibrated mean log-odds; finite.
+        """Return the scores `(clients,)`: calibrated log-odds; finite.
 
         Raises:
             ConfigurationError: if the table has clients and none of the columns that are known.
@@ -183,7 +183,8 @@ class MetaDetector:
         if not len(table):
             return np.zeros(0)
         with torch.no_grad():
-            odds = torch.stack([network(features)[0] for network in self.networks]).mean(dim=0)
+            networks = heard(self.networks, table.names)
+            odds = joint_log_odds(networks, lambda network: network(features)[0])
         values = (odds.numpy() - self.calibration.offset) / self.calibration.scale
         # What is left of the clients' order is rounding; a seed shall be a result.
         return np.asarray(np.round(values, DECIMALS), dtype=np.float64)
@@ -191,10 +192,8 @@ class MetaDetector:
     def contributions(self, table: DescriptorTable) -> NDArray[np.float64]:
         """Return `(clients, descriptors)` parts of the scores, zero for columns it does not know.
 
-        Integrated gradients (Sundararajan, Taly and Yan, 2017, equation 1) from a client at the
-        cohort's median to the client itself, what the network sees of the cohort held fixed. A
-        client's parts add up, but for the error of `STEPS` steps, to its score minus the median
-        client's.
+        Integrated gradients from a client at the cohort's median to the client itself. A client's
+        parts add up, but for the error of a few steps, to its score minus the median client's.
 
         Raises:
             ConfigurationError: if the table has clients and none of the columns that are known.
@@ -203,10 +202,8 @@ class MetaDetector:
         parts = np.zeros((len(table), len(table.names)))
         if not len(table):
             return parts
-        total = torch.zeros_like(features[0])
-        for network in self.networks:
-            total += _integrated_gradients(network, features)
-        total /= len(self.networks) * self.calibration.scale
+        total = integrated_gradients(heard(self.networks, table.names), features)
+        total /= self.calibration.scale
         by_column = total.reshape(len(table), CHANNELS, len(self.spec.names)).sum(dim=1)
         place = {name: column for column, name in enumerate(table.names)}
         for column, name in enumerate(self.spec.names):
@@ -224,24 +221,6 @@ class MetaDetector:
             )
         features = features_of(self.spec, table.names, table.raw)
         return torch.from_numpy(features).double().unsqueeze(0)
-
-
-def _integrated_gradients(network: SetNetwork, features: Tensor) -> Tensor:
-    """Return `(clients, features)`: each client's own features' parts in its log-odds."""
-    with torch.no_grad():
-        cohort = network.encoder(features)
-        summary = network.summarise(network.compare(cohort, cohort)).expand(STEPS, -1)
-    offset = features.clone()
-    # The median client has the same columns: that they are there speaks against nobody.
-    offset.view(*offset.shape[:2], CHANNELS, -1)[:, :, PRESENT] = 0.0
-    share = (torch.arange(STEPS, dtype=features.dtype) + 0.5) / STEPS
-    path = features - offset + share[:, None, None] * offset
-    path.requires_grad_(True)
-    with torch.enable_grad():
-        compared = network.compare(network.encoder(path), cohort.expand(STEPS, -1, -1))
-        odds = network.judge(compared, summary)
-        (gradient,) = torch.autograd.grad(odds.sum(), path)
-    return gradient.mean(dim=0) * offset[0]
 
 
 def _few(names: Sequence[str]) -> str:

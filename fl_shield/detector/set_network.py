@@ -26,6 +26,8 @@ class SetNetwork(nn.Module):
         pools: Attention-pooled summaries.
         dropout: Share of units dropped in training.
         heads: Heads of the self-attention; 0 for a network without it.
+        reads: `(num_features,)`, 1 for the features that an expert looks at and 0 for all others;
+            None for a network that reads all.
     """
 
     def __init__(
@@ -35,8 +37,11 @@ class SetNetwork(nn.Module):
         pools: int = 2,
         dropout: float = 0.15,
         heads: int = HEADS,
+        reads: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.reads: Tensor | None
+        self.register_buffer("reads", reads)
         self.num_features, self.hidden, self.pools, self.heads = num_features, hidden, pools, heads
         self.encoder = nn.Sequential(
             nn.Linear(num_features, hidden),
@@ -67,15 +72,20 @@ class SetNetwork(nn.Module):
             present: `(rounds, clients)` bool, False where a client is padding; its log-odds mean
                 nothing. None when all are present.
         """
-        embedded = self.encoder(features)
+        embedded = self.embed(features)
         compared = self.compare(embedded, embedded, present)
         return self.judge(compared, self.summarise(compared, present))
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Return clients as the network sees each by itself, `(rounds, clients, hidden)`."""
+        embedded: Tensor = self.encoder(features if self.reads is None else features * self.reads)
+        return embedded
 
     def compare(self, embedded: Tensor, cohort: Tensor, present: Tensor | None = None) -> Tensor:
         """Return embedded clients, each with what it learns of the cohort, of the same shape.
 
         Args:
-            embedded: `(rounds, clients, hidden)`, from `encoder`.
+            embedded: `(rounds, clients, hidden)`, from `embed`.
             cohort: Whom they are compared with, likewise.
             present: As for `forward`, of the cohort.
         """

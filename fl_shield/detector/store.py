@@ -28,7 +28,7 @@ from fl_shield.detector.set_network import SetNetwork
 from fl_shield.errors import ConfigurationError, StateError, expected
 
 FORMAT = "fl_shield.detector"
-VERSION = 2
+VERSION = 3
 WEIGHTS = "detector.safetensors"
 CARD = "detector.json"
 
@@ -78,7 +78,7 @@ def save_detector(
         "sha256": hashlib.sha256(weights).hexdigest(),
         "columns": list(spec.names),
         "units": list(spec.units),
-        "networks": [{"hidden": n.hidden, "pools": n.pools, "heads": n.heads} for n in networks],
+        "networks": [_size(network) for network in networks],
         "calibration": asdict(calibration),
     }
     try:
@@ -202,6 +202,7 @@ def _networks(
                     hidden=int(size["hidden"]),
                     pools=int(size["pools"]),
                     heads=int(size["heads"]),
+                    reads=torch.ones(spec.num_features) if size["expert"] else None,
                 )
                 for size in sizes  # type: ignore[attr-defined]
             ]
@@ -217,6 +218,12 @@ def _networks(
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise StateError(f"{folder / WEIGHTS} is damaged: a weight is not finite. {RETRAIN}")
     return networks
+
+
+def _size(network: SetNetwork) -> dict[str, int | bool]:
+    """Return what it takes to build a network whose weights are then loaded."""
+    sizes = {"hidden": network.hidden, "pools": network.pools, "heads": network.heads}
+    return sizes | {"expert": network.reads is not None}
 
 
 def _fingerprint(spec: FeatureSpec) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from torch import Tensor
 
-from fl_shield.detector.features import FeatureSpec
+from fl_shield.descriptors.plan import matches
+from fl_shield.detector.features import CHANNELS, FeatureSpec
 from fl_shield.detector.set_network import SetNetwork
 from fl_shield.meta.algorithms import OUTER
 from fl_shield.meta.episodes import Episodes
@@ -44,8 +48,9 @@ class Course:
         self._episodes = episodes
         self.rng = np.random.default_rng(settings.seed)
         self.generator = torch.Generator().manual_seed(settings.seed)
+        reads = columns_mask(spec, settings.reads) if settings.reads else None
         self.network = start or SetNetwork(
-            spec.num_features, settings.hidden, dropout=settings.dropout
+            spec.num_features, settings.hidden, dropout=settings.dropout, reads=reads
         )
         self.network.train()
         self.optimiser, self.schedule = one_cycle(self.network, settings)
@@ -63,6 +68,11 @@ class Course:
         self.done += 1
         self.losses.append(loss)
         return loss
+
+
+def columns_mask(spec: FeatureSpec, patterns: Sequence[str]) -> Tensor:
+    """Return `(num_features,)`: 1 for the features of columns that are meant, 0 for all others."""
+    return torch.tensor([float(matches(name, patterns)) for name in spec.names]).repeat(CHANNELS)
 
 
 def one_cycle(

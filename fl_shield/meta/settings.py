@@ -17,7 +17,9 @@ class MetaTraining:
 
     Attributes:
         algorithm: One of `ALGORITHMS`.
-        networks: Networks of the ensemble, each from its own seed.
+        networks: Networks of the ensemble that read all descriptors, each from its own seed.
+        experts: Networks besides that read the answers to searched triggers only; none where no
+            round has any.
         steps: Outer steps of each network.
         rounds: Rounds in a step of `multi_task`; rounds of each task in the others.
         tasks: Tasks (federations) in a step; not used by `multi_task`.
@@ -28,6 +30,7 @@ class MetaTraining:
         hidden: Width of the networks, a multiple of `HEADS`.
         dropout: Share of units dropped in training.
         column_dropout: Share of descriptors hidden from the network in a round.
+        reads: Descriptors that a network looks at; empty for all. Experts have it set.
         leave_out: Descriptors that are not to be read, as in `*@10/*` or `*/jumbo`; a shield with
             the detector does not look there, which saves its time.
         seed: Everything random follows from it.
@@ -38,6 +41,7 @@ class MetaTraining:
 
     algorithm: str = "multi_task"
     networks: int = 3
+    experts: int = 2
     steps: int = 1500
     rounds: int = 24
     tasks: int = 6
@@ -48,15 +52,20 @@ class MetaTraining:
     hidden: int = 64
     dropout: float = 0.15
     column_dropout: float = 0.1
+    reads: tuple[str, ...] = ()
     leave_out: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Check all values at once."""
         problems = []
-        if isinstance(self.leave_out, str):
-            problems.append(expected("leave_out", "a list of patterns", repr(self.leave_out)))
-        object.__setattr__(self, "leave_out", tuple(self.leave_out))  # lists of settings, too
+        for name in ("reads", "leave_out"):
+            patterns = getattr(self, name)
+            if isinstance(patterns, str):
+                problems.append(expected(name, "a list of patterns", repr(patterns)))
+            object.__setattr__(self, name, tuple(patterns))  # lists of settings, too
+        if self.experts < 0:
+            problems.append(expected("meta_training.experts", "0 or more", self.experts))
         if self.algorithm not in ALGORITHMS:
             problems.append(unknown("meta-training algorithm", self.algorithm, ALGORITHMS))
         problems += [

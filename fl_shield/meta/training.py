@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from fl_shield.descriptors.plan import matches
 from fl_shield.detector.features import FeatureSpec, fit_features
 from fl_shield.detector.set_network import SetNetwork
 from fl_shield.errors import ConfigurationError, expected
@@ -19,6 +20,12 @@ from fl_shield.shadow.table import EpisodeTable
 
 CHECKPOINT_EVERY = 100
 """Steps between checkpoints."""
+
+EXPERT_READS = ("answer_*/searched", "answer_*/patches")
+"""Descriptors that experts read: answers to phrases and squares that a search found."""
+
+EXPERT_COLUMN_DROPOUT = 0.1
+"""Share of those that is hidden from an expert in a round, at most."""
 
 Progress = Callable[[int, float], None]
 """Called with the number of finished steps and the loss of the last one."""
@@ -38,8 +45,7 @@ def train_detector(
     """
     settings = settings or MetaTraining()
     spec = checked_features(tables, settings.leave_out)
-    networks = [train_network(tables, spec, member(settings, i)) for i in range(settings.networks)]
-    return networks, spec
+    return [train_network(tables, spec, one) for one in members(settings, spec)], spec
 
 
 def checked_features(tables: Sequence[EpisodeTable], leave_out: Sequence[str] = ()) -> FeatureSpec:
@@ -64,9 +70,31 @@ def checked_features(tables: Sequence[EpisodeTable], leave_out: Sequence[str] = 
     return spec
 
 
-def member(settings: MetaTraining, index: int) -> MetaTraining:
-    """Return the settings of one network of the ensemble."""
-    return replace(settings, networks=1, seed=1000 * settings.seed + index)
+def members(settings: MetaTraining, spec: FeatureSpec) -> list[MetaTraining]:
+    """Return the settings of every network of the ensemble, experts last.
+
+    Experts have few columns to learn from: they need a third of the steps, and most of the columns.
+
+    Args:
+        settings: Of the ensemble.
+        spec: Columns that there are; without answers to searched triggers there are no experts.
+    """
+    alone = replace(settings, networks=1, experts=0)
+    readers = [replace(alone, seed=_seed(settings, i)) for i in range(settings.networks)]
+    if not any(matches(name, EXPERT_READS) for name in spec.names):
+        return readers
+    expert = replace(
+        alone,
+        reads=EXPERT_READS,
+        steps=max(settings.steps // 3, 1),
+        column_dropout=min(settings.column_dropout, EXPERT_COLUMN_DROPOUT),
+    )
+    numbers = range(settings.networks, settings.networks + settings.experts)
+    return [*readers, *(replace(expert, seed=_seed(settings, i)) for i in numbers)]
+
+
+def _seed(settings: MetaTraining, index: int) -> int:
+    return 1000 * settings.seed + index
 
 
 def train_network(
@@ -91,6 +119,8 @@ def train_network(
     Raises:
         StateError: if the checkpoint is damaged, or belongs to other settings or tables.
     """
+    if settings.reads:
+        tables = [t for t in tables if any(matches(name, settings.reads) for name in t.names)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         course = Course(Episodes(tables, spec), spec, settings, start)

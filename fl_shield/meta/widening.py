@@ -8,15 +8,20 @@ federations of one's own, need no training from scratch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from fl_shield.detector.features import CHANNELS, FeatureSpec
 from fl_shield.detector.meta_detector import MetaDetector
 from fl_shield.detector.set_network import SetNetwork
 from fl_shield.meta.settings import MetaTraining
-from fl_shield.meta.training import checked_features, member, train_network
+from fl_shield.meta.training import checked_features, members, train_network
 from fl_shield.shadow.table import EpisodeTable
+
+BY_FEATURE = ("encoder.0.weight", "reads")
+"""Tensors of a network whose last axis runs over features."""
 
 
 def widen_detector(
@@ -27,20 +32,18 @@ def widen_detector(
     Args:
         start: Where to go on from; it is left as it is.
         tables: Training rounds.
-        settings: How to train; `networks` and `hidden` are those of `start`.
+        settings: How to train; `networks`, `experts` and `hidden` are those of `start`. Experts
+            read what they read before.
 
     Raises:
         ConfigurationError: as for `train_detector`.
     """
     spec = joined(start.spec, checked_features(tables, settings.leave_out))
+    experts = sum(network.reads is not None for network in start.networks)
+    like = replace(settings, networks=len(start.networks) - experts, experts=experts)
     networks = [
-        train_network(
-            tables,
-            spec,
-            member(settings, index),
-            start=widened(network, start.spec, spec, settings.dropout),
-        )
-        for index, network in enumerate(start.networks)
+        train_network(tables, spec, one, start=widened(network, start.spec, spec, settings.dropout))
+        for one, network in zip(members(like, spec), start.networks, strict=True)
     ]
     return networks, spec
 
@@ -64,12 +67,18 @@ def widened(
         new: The same and more.
         dropout: Share of units dropped in further training.
     """
-    wide = SetNetwork(new.num_features, network.hidden, network.pools, dropout, network.heads)
-    state = {name: tensor.clone().float() for name, tensor in network.state_dict().items()}
-    weight = state["encoder.0.weight"].unflatten(1, (CHANNELS, len(old.names)))
     place = {name: column for column, name in enumerate(new.names)}
-    filled = torch.zeros(len(weight), CHANNELS, len(new.names))
-    filled[:, :, [place[name] for name in old.names]] = weight
-    state["encoder.0.weight"] = filled.flatten(1)
+    kept = [place[name] for name in old.names]
+
+    def spread(by_feature: Tensor) -> Tensor:
+        filled = torch.zeros(*by_feature.shape[:-1], CHANNELS, len(new.names))
+        filled[..., kept] = by_feature.reshape(*by_feature.shape[:-1], CHANNELS, -1)
+        return filled.flatten(-2)
+
+    state = {name: tensor.clone().float() for name, tensor in network.state_dict().items()}
+    state |= {name: spread(state[name]) for name in BY_FEATURE if name in state}
+    wide = SetNetwork(
+        new.num_features, network.hidden, network.pools, dropout, network.heads, state.get("reads")
+    )
     wide.load_state_dict(state)
     return wide

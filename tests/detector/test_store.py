@@ -24,7 +24,7 @@ FACTS = {
     "domains": ["digits"],
     "calibration": {"offset": 0.5, "scale": 2.0, "threshold": 1.25},
 }
-SIZE = {"hidden": 8, "pools": 1, "heads": 4}
+SIZE = {"hidden": 8, "pools": 1, "heads": 4, "expert": False}
 MAX_SHIPPED_BYTES = 5_000_000
 
 
@@ -110,7 +110,7 @@ def test_a_changed_byte_in_the_weights(folder: Path) -> None:
 def test_weights_of_another_version(folder: Path) -> None:
     tensors = load_file(folder / WEIGHTS)
     save_file(tensors, folder / WEIGHTS, {"format": "fl_shield.detector", "version": "99"})
-    with pytest.raises(StateError, match=r"detector.safetensors has version 99; this .* reads 2"):
+    with pytest.raises(StateError, match=r"detector.safetensors has version 99; this .* reads 3"):
         load_detector(folder)
     save_file(tensors, folder / WEIGHTS)
     with pytest.raises(StateError, match=r"detector.safetensors is no detector"):
@@ -120,7 +120,7 @@ def test_weights_of_another_version(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"version": 1}, r"detector.json has version 1; this fl_shield reads 2"),
+        ({"version": 2}, r"detector.json has version 2; this fl_shield reads 3"),
         ({"format": "other"}, "is no detector of fl_shield"),
         ({"sha256": "0" * 64}, "SHA-256 is not the one in the card"),
         ({"columns": ["a", "c"]}, "columns and units are not those"),
@@ -137,7 +137,7 @@ def test_weights_of_another_version(folder: Path) -> None:
         ({"networks": [SIZE]}, "does not fit"),
         ({"networks": [SIZE] * 2}, "does not fit"),
         ({"networks": [{**SIZE, "heads": 3}] * 2}, "does not fit"),
-        ({"networks": [{"hidden": 8, "pools": 1}] * 2}, "does not fit"),
+        ({"networks": [{"hidden": 8, "pools": 1, "expert": False}] * 2}, "does not fit"),
         ({"networks": []}, "does not fit"),
         ({"networks": [{**SIZE, "hidden": -8}] * 2}, "does not fit"),
         ({"networks": 5}, "does not fit"),
@@ -164,6 +164,15 @@ def test_a_card_that_lacks_an_entry(folder: Path) -> None:
     (folder / CARD).write_text(json.dumps(card))
     with pytest.raises(StateError, match="has no 'units'"):
         load_detector(folder)
+
+
+def test_an_expert_is_one_again(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    expert = SetNetwork(8, hidden=8, reads=torch.tensor([0.0, 1.0] * 4))
+    nets = [*networks(), expert]
+    detector = load_detector(save_detector(tmp_path / "detector", nets, SPEC))
+    assert [network.reads is None for network in detector.networks] == [True, True, False]
+    np.testing.assert_array_equal(detector.score(table()), MetaDetector(nets, SPEC).score(table()))
 
 
 def test_weights_that_are_not_finite(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from fl_shield.meta.algorithms import OUTER, inner_parameters
 from fl_shield.meta.calibrate import calibrate_across, cautious, platt_scaling, unseen_log_odds
 from fl_shield.meta.episodes import Episodes, hide_columns
 from fl_shield.meta.objective import detection_loss
+from fl_shield.meta.training import EXPERT_READS, members
 from fl_shield.shadow.table import EpisodeTable
 
 NAMES = ("loud", "quiet", "noise")
@@ -143,6 +144,20 @@ def test_one_outer_step_by_hand(algorithm: str) -> None:
     for parameter, slope in zip(network.parameters(), wanted, strict=True):
         assert parameter.grad is not None
         torch.testing.assert_close(parameter.grad, slope, rtol=1e-4, atol=1e-6)
+
+
+def test_experts_learn_from_rounds_that_have_their_columns() -> None:
+    names = ("loud", "answer_clear@raw/searched", "noise")
+    text = [replace(table, names=names) for table in episodes()]
+    settings = replace(QUICK, experts=1)
+    assert len(train_detector(episodes(), settings)[0]) == 1  # nothing for experts to read
+    networks, spec = train_detector(episodes() + text, settings)
+    assert [network.reads is None for network in networks] == [True, False]
+    expert = members(settings, spec)[1]
+    assert (expert.steps, expert.seed, expert.reads) == (20, 1, EXPERT_READS)
+    alone = train_network(text, spec, expert)
+    for found, wanted in zip(networks[1].parameters(), alone.parameters(), strict=True):
+        assert torch.equal(found, wanted)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

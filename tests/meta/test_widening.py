@@ -3,10 +3,13 @@
 import numpy as np
 import torch
 
-from fl_shield.detector.features import features_of, fit_features
+from fl_shield.detector.features import FeatureSpec, features_of, fit_features
 from fl_shield.detector.meta_detector import MetaDetector
+from fl_shield.detector.set_network import SetNetwork
 from fl_shield.meta import MetaTraining, train_detector
 from fl_shield.meta.calibrate import log_odds
+from fl_shield.meta.course import columns_mask
+from fl_shield.meta.training import EXPERT_READS
 from fl_shield.meta.widening import joined, widen_detector, widened
 from fl_shield.metrics.detection import auroc
 from fl_shield.shadow.table import EpisodeTable
@@ -43,6 +46,20 @@ def test_a_widened_network_gives_what_it_gave() -> None:
             torch.from_numpy(features_of(s, table.names, table.raw))[None] for s in (spec, wide)
         )
         assert torch.allclose(grown(many), network(few), atol=1e-5)
+
+
+def test_a_widened_expert_reads_what_it_read() -> None:
+    names = ("answer_top@raw/searched", "b_faint")
+    wide = FeatureSpec(("a_clear", *names), (1.0, 1.0, 1.0))
+    old = FeatureSpec(names, (1.0, 1.0))
+    expert = SetNetwork(old.num_features, hidden=8, reads=columns_mask(old, EXPERT_READS)).eval()
+    grown = widened(expert, old, wide).eval()
+    assert grown.reads is not None
+    assert torch.equal(grown.reads, columns_mask(wide, EXPERT_READS))
+    raw = np.random.default_rng(0).standard_normal((6, 3))
+    few = torch.from_numpy(features_of(old, names, raw[:, 1:]))[None]
+    many = torch.from_numpy(features_of(wide, wide.names, raw))[None]
+    assert torch.allclose(grown(many), expert(few), atol=1e-5)
 
 
 def test_what_is_new_is_learned_and_the_start_left_alone() -> None:

@@ -21,7 +21,7 @@ from fl_shield.meta import MetaTraining, train_detector, train_network
 from fl_shield.meta import training as training_module
 from fl_shield.meta.calibrate import mean_auroc
 from fl_shield.meta.checkpoint import read_losses
-from fl_shield.meta.training import member
+from fl_shield.meta.training import members
 from fl_shield.shadow.table import EpisodeTable, write_tables
 from fl_shield.simulations.cli import main
 from fl_shield.simulations.composing import compose_config
@@ -62,10 +62,10 @@ def command(tmp_path: Path) -> list[str]:
 
 def curves(tables: list[EpisodeTable]) -> list[list[float]]:
     """Return the losses of each network of `SETTINGS`, as the training itself reports them."""
-    found = []
-    for index in range(SETTINGS.networks):
+    found, spec = [], fit_features(tables)
+    for one in members(SETTINGS, spec):
         losses: dict[int, float] = {}
-        train_network(tables, fit_features(tables), member(SETTINGS, index), losses.__setitem__)
+        train_network(tables, spec, one, losses.__setitem__)
         found.append(list(losses.values()))
     return found
 
@@ -131,8 +131,9 @@ def test_a_training_that_went_on_has_the_whole_curve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training_module, "CHECKPOINT_EVERY", 10)
-    tables, one = episodes(), member(SETTINGS, 0)
+    tables = episodes()
     spec = fit_features(tables)
+    one = members(SETTINGS, spec)[0]
     whole: dict[int, float] = {}
     train_network(tables, spec, one, whole.__setitem__)
     file = tmp_path / "network.safetensors"
