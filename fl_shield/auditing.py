@@ -153,6 +153,7 @@ def audit_captures(
         cohort = replay(folder)
         if cohort.clients:
             findings += _audit(cohort, inspector, detector, judge, str(folder))
+            inspector.memory.keep()
     return findings
 
 

@@ -37,11 +37,13 @@ class CandidateTriggers:
         inputs: `(candidates · samples, …)`, candidate by candidate.
         count: Number of candidates.
         kinds: Which of them are of which kind.
+        phrases: Tokens of those that a search found, or that are remembered; for texts.
     """
 
     inputs: Inputs
     count: int
     kinds: dict[str, slice]
+    phrases: Sequence[tuple[int, ...]] = ()
 
     def answers(self, with_trigger: Tensor, clean: Tensor, reference: Tensor) -> Tensor:
         """Return what a model answers, `(candidates, classes)`.
@@ -88,7 +90,9 @@ def text_triggers(
             together += chosen
     if not together:
         return None
-    return CandidateTriggers(token_texts(first_samples(clean), together), len(together), where)
+    phrases = together[where[SEARCHED]] if SEARCHED in where else ()
+    texts = token_texts(first_samples(clean), together)
+    return CandidateTriggers(texts, len(together), where, phrases)
 
 
 def patch_triggers(clean: Inputs) -> CandidateTriggers | None:

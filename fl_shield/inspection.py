@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from fl_shield.activations.penultimate import (
     find_final_layer,
     limited,
 )
+from fl_shield.activations.phrase_memory import PhraseMemory
 from fl_shield.activations.phrase_search import PhraseSearch, searched_phrases
 from fl_shield.activations.slopes import input_slopes
 from fl_shield.candidate_triggers import (
@@ -34,10 +34,12 @@ from fl_shield.candidate_triggers import (
     text_triggers,
 )
 from fl_shield.cohort import Cohort, State
+from fl_shield.cohort_facts import Asked, CohortFacts, Seen
 from fl_shield.descriptors.comparison import (
     GUIDED,
     NUM_TOKENS,
     PATCHES,
+    SEARCHED,
     SLOPES,
     Kept,
     compare,
@@ -60,43 +62,12 @@ from fl_shield.errors import ConfigurationError, ModelError, expected
 from fl_shield.probes.candidates import first_samples, token_texts
 from fl_shield.probes.probe_set import Inputs, ProbeSet, placed
 from fl_shield.probes.views import CLEAN, build_views, concatenate
-from fl_shield.token_survey import TokenFacts, TokenSurvey
+from fl_shield.token_survey import TokenSurvey
 
 MAX_BLOCK, MAX_ACTIVATIONS = 16, 1 << 21
 """Clients that are described in one go, and activations kept of them until then."""
 
 Tensors = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """Candidate triggers, and what the global model answers to them."""
-
-    triggers: CandidateTriggers
-    own: Tensor
-
-
-@dataclass(frozen=True)
-class _CohortFacts:
-    """What the first passes learn: norms, mean direction, row motion of text; what to ask where."""
-
-    norms: list[float]
-    origin: float
-    median_norm: float
-    direction_sum: Tensors
-    tokens: TokenFacts | None
-    asked: dict[str, list[_Asked]]
-    slopes: Tensor | None
-
-
-@dataclass
-class _Seen:
-    """What was seen of one client, before it is described."""
-
-    geometry: dict[str, float]
-    readings: list[Reading] = field(default_factory=list)
-    tokens: dict[str, float] = field(default_factory=dict)
-    guided: dict[str, tuple[Reading, Reading]] = field(default_factory=dict)
 
 
 class Inspector:
@@ -110,6 +81,10 @@ class Inspector:
             them needs is not read. None for all.
         seed: Seed of the noise view.
         device: Where probe passes run; None keeps the model's device.
+
+    Attributes:
+        memory: Phrases of earlier rounds that texts are asked about; `memory.keep()` after a round
+            is what makes it one.
 
     Raises:
         ConfigurationError: if `model` is no `torch.nn.Module`, or if labels do not fit its classes.
@@ -146,6 +121,7 @@ class Inspector:
         self._reader = PenultimateReader(self._model, self.final_layer)
         self._labels = None if probes.labels is None else probes.labels.to(self._device)
         self._seed = seed
+        self.memory = PhraseMemory()
         self._sketcher = Sketcher(seed)
         self._parameters = [name for name, _ in self._model.named_parameters()]
         self._expected = {name: tuple(t.shape) for name, t in self._model.state_dict().items()}
@@ -195,7 +171,7 @@ class Inspector:
             slope_unit=1.0 if facts.slopes is None else unit_of(facts.slopes),
         )
         rows: list[dict[str, float]] = []
-        block: list[_Seen] = []
+        block: list[Seen] = []
         for index, state in enumerate(self._states(cohort)):
             block.append(self._look_at(index, state, reference, baseline, facts, kept))
             activations = sum(hidden.numel() for _, hidden in block[0].readings)
@@ -205,6 +181,7 @@ class Inspector:
         if block:
             rows += self._describe_block(block, baseline, kept)
         self._sketcher.forget_plans()
+        self._weigh_phrases(facts, kept)
         for name, values in compare(kept, self._scale_names, list(self._slices)).items():
             for row, value in zip(rows, values.tolist(), strict=True):
                 row[name] = value
@@ -213,7 +190,7 @@ class Inspector:
         raw = raw.reshape(len(rows), len(names))
         return DescriptorTable(names, raw, standardise(raw))
 
-    def _survey(self, cohort: Cohort, reference: Tensors, baseline: Reading) -> _CohortFacts:
+    def _survey(self, cohort: Cohort, reference: Tensors, baseline: Reading) -> CohortFacts:
         norms: list[float] = []
         survey = None
         if self._embedding is not None:
@@ -234,16 +211,16 @@ class Inspector:
         origin = squared_norm(reference[name] for name in self._parameters) ** 0.5
         is_sloped = SLOPES in self._plan.kinds and self._layer is not None
         slopes = self._slopes_under(reference) if is_sloped else None
-        facts = _CohortFacts(norms, origin, median, single, tokens, {}, slopes)
+        facts = CohortFacts(norms, origin, median, single, tokens, {}, slopes)
         for scale in (RAW, *map("{:g}".format, self._plan.stops())):
             facts.asked[scale] = [
-                _Asked(asked, self._answers(asked, reference, baseline, baseline))
+                Asked(asked, self._answers(asked, reference, baseline, baseline))
                 for asked in self._candidates(scale, cohort, facts, reference)
             ]
         return facts
 
     def _candidates(
-        self, scale: str, cohort: Cohort, facts: _CohortFacts, reference: Tensors
+        self, scale: str, cohort: Cohort, facts: CohortFacts, reference: Tensors
     ) -> Iterator[CandidateTriggers]:
         """Yield the candidates that clients are asked about there, by how many probes have them."""
         kinds, tokens = self._plan.kinds_at(scale), facts.tokens
@@ -265,13 +242,19 @@ class Inspector:
     def _searched(
         self, reference: Tensors, states: Iterator[Tensors], among: list[Tensor]
     ) -> list[tuple[int, ...]]:
-        """Return the phrases of some tokens that a search finds in the clients' weights."""
+        """Return the phrases that a search finds in the clients' weights, and remembered ones."""
         assert self._layer is not None
         search = PhraseSearch(self._model, self._layer, self._clean, self._filler, reference)
-        return searched_phrases(search, states, among)
+        vocabulary = len(reference[f"{self._layer}.weight"])
+        return self.memory.recalled(searched_phrases(search, states, among), vocabulary)
+
+    def _weigh_phrases(self, facts: CohortFacts, kept: Kept) -> None:
+        for asked in facts.asked[RAW]:
+            if answered := kept.answers.get((RAW, SEARCHED)):
+                self.memory.weigh(asked.triggers.phrases, torch.stack(answered))
 
     def _states_at(
-        self, scale: str, cohort: Cohort, facts: _CohortFacts, reference: Tensors
+        self, scale: str, cohort: Cohort, facts: CohortFacts, reference: Tensors
     ) -> Iterator[Tensors]:
         """Yield each client's weights, its own or those at a scale of its update."""
         for state, norm in zip(self._states(cohort), facts.norms, strict=True):
@@ -291,7 +274,7 @@ class Inspector:
         return candidates.answers(logits, client[0][clean], own[0][clean])
 
     def _ask(
-        self, scale: str, facts: _CohortFacts, client: Reading, baseline: Reading, kept: Kept
+        self, scale: str, facts: CohortFacts, client: Reading, baseline: Reading, kept: Kept
     ) -> None:
         """Ask the private model, as it stands, about candidates; `client` is its reading."""
         for asked in facts.asked.get(scale, ()):
@@ -305,9 +288,9 @@ class Inspector:
         state: Tensors,
         reference: Tensors,
         baseline: Reading,
-        facts: _CohortFacts,
+        facts: CohortFacts,
         kept: Kept,
-    ) -> _Seen:
+    ) -> Seen:
         """Run a client's weights, and its update followed further, on the probes."""
         self._put(self._own | self._own_buffers, state)
         raw = self._read(None, self._batch)
@@ -319,7 +302,7 @@ class Inspector:
             update, reference, facts.direction_sum, self.final_layer,
             own=max(norm, 1e-12), count=max(len(facts.norms) - 1, 1), origin=facts.origin,
         )  # fmt: skip
-        seen = _Seen(geometry, [raw])
+        seen = Seen(geometry, [raw])
         if facts.tokens is not None:
             seen.tokens = describe_tokens(facts.tokens.excess[index], facts.tokens.pull[index])
         kept.sketches.append(self._sketcher.sketch(update))
@@ -352,7 +335,7 @@ class Inspector:
             place.copy_(state[name])
 
     def _describe_block(
-        self, block: list[_Seen], baseline: Reading, kept: Kept
+        self, block: list[Seen], baseline: Reading, kept: Kept
     ) -> list[dict[str, float]]:
         """Return the own descriptors of a handful of clients."""
         views = list(self._slices)

@@ -18,6 +18,7 @@ from typing import Any
 
 from flwr.app import ArrayRecord, Message, MetricRecord
 
+from fl_shield.activations.phrase_memory import PhraseMemory
 from fl_shield.audit import AuditLog
 from fl_shield.cohort import ClientUpdate, Cohort, State
 from fl_shield.cohort_io import capture
@@ -199,6 +200,7 @@ class ShieldCore:
             "detector": self.detector.name,
             "threshold": self.judge.policy.threshold,
             "judge": self.judge.state_dict(),
+            "phrases": [] if self._memory is None else self._memory.state_dict(),
         } | ({} if self.rehearsal is None else {"shadows": self.rehearsal.state_dict()})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -219,6 +221,8 @@ class ShieldCore:
                 self.detector.name,
             )
         self.judge.load_state_dict(state.get("judge", {}))
+        if self._memory is not None:
+            self._memory.load_state_dict(state.get("phrases", []))
         if self.rehearsal is not None:
             self.rehearsal.load_state_dict(state.get("shadows", {}))
 
@@ -251,7 +255,14 @@ class ShieldCore:
         verdicts = self.judge.judge(
             cohort.round_number, ids, found.scores, found.table, found.contributions, found.others
         )
+        if self._memory is not None:
+            self._memory.keep()
         return verdicts if self.rehearsal is None else self.rehearsal.remarked(verdicts, found)
+
+    @property
+    def _memory(self) -> PhraseMemory | None:
+        memory: PhraseMemory | None = getattr(self.inspector, "memory", None)
+        return memory
 
     def _described(self, cohort: Cohort) -> Scored:
         if self.rehearsal is None:

@@ -68,6 +68,7 @@ def describe_run(
     for entry in run.rounds:
         cohort = run.cohort(entry)
         table = inspector.describe(cohort)
+        inspector.memory.keep()
         facts = episode_facts(run, entry, clean_samples)
         if rivals:
             scores = score_all(cohort, model, probes, seed)

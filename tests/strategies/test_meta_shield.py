@@ -11,6 +11,7 @@ from flwr.app import Message
 from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
+from fl_shield.activations.phrase_memory import PhraseMemory
 from fl_shield.errors import ConfigurationError, ModelError
 from fl_shield.judge.posterior import chances
 from fl_shield.judge.verdict import Decision
@@ -157,6 +158,30 @@ def test_memory_survives_a_restart() -> None:
     play(one, 3)
     play(other, 3)
     assert other.last_verdicts == one.last_verdicts
+
+
+class RememberingInspector(NormInspector):
+    """An inspector with a memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = PhraseMemory()
+
+
+def test_phrases_of_a_judged_round_are_remembered_and_survive_a_restart() -> None:
+    inspectors = RememberingInspector(), RememberingInspector()
+    one, other = (
+        MetaShield(
+            FedAvg(), make_model(), make_probes(), detector=NormDetector(), inspector=inspector
+        )
+        for inspector in inspectors
+    )
+    inspectors[0].memory.weigh([(1, 2), (3, 4)], torch.eye(2).reshape(2, 2, 1))
+    assert one.state_dict()["phrases"] == []
+    play(one)
+    assert one.state_dict()["phrases"] == [[1, 2], [3, 4]]
+    other.load_state_dict(json.loads(json.dumps(one.state_dict())))
+    assert inspectors[1].memory.phrases == ((1, 2), (3, 4))
 
 
 def test_survivors_are_clipped_to_the_median_norm() -> None:
