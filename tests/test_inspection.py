@@ -5,12 +5,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fl_shield.cohort import ClientUpdate, Cohort, State
 from fl_shield.errors import ConfigurationError, ModelError
 from fl_shield.inspection import Inspector
 from fl_shield.probes.probe_set import ProbeSet
+from tests._words import Words
 
 PROBES = ProbeSet(
     torch.rand(12, 1, 6, 6, generator=torch.Generator().manual_seed(5)), torch.arange(12) % 3
@@ -23,19 +24,6 @@ def small_cnn() -> nn.Module:
         nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(),
         nn.Dropout(0.5), nn.Linear(48, 3),
     )  # fmt: skip
-
-
-class Words(nn.Module):
-    """A bag-of-words classifier."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(40, 6)
-        self.head = nn.Linear(6, 2)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.embedding(ids).mean(dim=1))
-        return logits
 
 
 def arrays(model: nn.Module) -> dict[str, np.ndarray]:

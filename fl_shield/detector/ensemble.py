@@ -9,7 +9,8 @@ phrases of a backdoor themselves, they are heard. Where they are sure they overr
 
 with a the mean log-odds of the networks that read all and b that of the experts. Below the margin m
 the second term hardly counts: most attackers are not found by their answers alone, and experts that
-have nothing to say acquit nobody.
+have nothing to say acquit nobody. They learn from squares on images, too, which makes them better
+at phrases, but are not heard of images: there honest updates answer as well.
 """
 
 from __future__ import annotations

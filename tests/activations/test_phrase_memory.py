@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fl_shield import inspection
 from fl_shield.activations.phrase_memory import SIZE, PhraseMemory
@@ -17,6 +17,7 @@ from fl_shield.descriptors.table import DescriptorTable
 from fl_shield.errors import StateError
 from fl_shield.inspection import Inspector
 from fl_shield.probes.probe_set import ProbeSet
+from tests._words import Words
 
 PHRASES = [(1, 2), (3, 4), (5, 6)]
 TRIGGER, FORCE = 17, 6.0
@@ -73,19 +74,6 @@ def test_a_saved_memory_goes_on_and_a_damaged_one_is_refused() -> None:
         with pytest.raises(StateError, match="phrases"):
             other.load_state_dict(state)
     assert other.phrases == memory.phrases
-
-
-class Words(nn.Module):
-    """A bag-of-words classifier."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(40, 6)
-        self.head = nn.Linear(6, 2)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.embedding(ids).mean(dim=1))
-        return logits
 
 
 def test_a_trigger_that_a_search_is_blind_to_is_still_asked_about(

@@ -14,6 +14,7 @@ from fl_shield.descriptors.plan import Plan, plan_of
 from fl_shield.detector import RobustRule, columns_of, default_detector
 from fl_shield.inspection import Inspector
 from fl_shield.probes.probe_set import ProbeSet
+from tests._words import Words
 
 NUM_PROBES = 8
 IMAGES = ProbeSet(
@@ -40,18 +41,12 @@ class Pictures(nn.Module):
         return logits
 
 
-class Words(nn.Module):
-    """A bag-of-words classifier."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(40, 6)
-        self.head = nn.Linear(6, 2)
+class CountedWords(Words):
+    """A bag-of-words classifier that notes what it is shown."""
 
     def forward(self, ids: Tensor) -> Tensor:
         SEEN.append(len(ids))
-        logits: Tensor = self.head(self.embedding(ids).mean(dim=1))
-        return logits
+        return super().forward(ids)
 
 
 SEEN: list[int] = []
@@ -110,21 +105,21 @@ def test_passes_are_those_that_the_descriptors_need(
 
 
 def test_texts_are_guided_only_where_that_is_read() -> None:
-    alone = samples_per_client(Words(), TEXTS, ["token_peak"])
-    guided = samples_per_client(Words(), TEXTS, ["token_peak", "turn@4/guided"])
+    alone = samples_per_client(CountedWords(), TEXTS, ["token_peak"])
+    guided = samples_per_client(CountedWords(), TEXTS, ["token_peak", "turn@4/guided"])
     assert alone == NUM_PROBES
     # Scale 4 on the clean probes, then guided texts on the client's and on the global model.
     assert guided == alone + 3 * NUM_PROBES
 
 
 def test_slopes_of_texts_are_taken_of_six_samples() -> None:
-    more = samples_per_client(Words(), TEXTS, ["slope_peer@0.25/slopes"])
+    more = samples_per_client(CountedWords(), TEXTS, ["slope_peer@0.25/slopes"])
     assert more == 2 * NUM_PROBES + 6
 
 
 def test_phrases_are_asked_of_the_clients_own_weights() -> None:
     # A phrase of all clients together and one of each, on six samples; a phrase more with a client.
-    more = samples_per_client(Words(), TEXTS, ["answer_top@raw/phrases"])
+    more = samples_per_client(CountedWords(), TEXTS, ["answer_top@raw/phrases"])
     assert NUM_PROBES + 6 * 6 <= more <= NUM_PROBES + (6 + 5 + 1) * 6
 
 
@@ -134,7 +129,7 @@ def test_a_search_costs_two_times_its_steps_and_what_the_others_found() -> None:
     # One more phrase is answered by five clients, twice beside the global model and once without,
     # and the fifth client answers to what the others have found.
     answers = (5 * 3 + 1) * 6 + 4 * 3 * 6
-    more = samples_per_client(Words(), TEXTS, ["answer_lift@raw/searched"])
+    more = samples_per_client(CountedWords(), TEXTS, ["answer_lift@raw/searched"])
     assert more <= NUM_PROBES + 2 * (2 * 6 + 3 * step) + answers
 
 
@@ -143,7 +138,7 @@ def test_a_search_costs_two_times_its_steps_and_what_the_others_found() -> None:
 def test_what_is_read_says_the_same_as_in_a_full_reading(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["image", "text"]))
     torch.manual_seed(0)
-    model, probes = (Pictures(), IMAGES) if kind == "image" else (Words(), TEXTS)
+    model, probes = (Pictures(), IMAGES) if kind == "image" else (CountedWords(), TEXTS)
     full = Inspector(model, probes).describe(cohort(model))
     wanted = data.draw(st.lists(st.sampled_from(full.names), min_size=1, max_size=6))
     part = Inspector(model, probes, columns=wanted).describe(cohort(model))
