@@ -53,6 +53,7 @@ from benchmarks.detector_tables import (
 )
 from benchmarks.known_trigger import known_trigger_scores
 from fl_shield.detector import SHIPPED
+from fl_shield.detector.ensemble import readers_of
 from fl_shield.detector.meta_detector import MetaDetector
 from fl_shield.detector.store import save_detector
 from fl_shield.meta import ALGORITHMS
@@ -92,7 +93,7 @@ def unseen_data_sets(study: Study, judged: Judged, _: argparse.Namespace) -> Ite
         scores = [(s - calibration.offset) / calibration.scale for s in scored(detector, tables)]
         found = evaluation(tables, scores, calibration.threshold)
         yield row("data set", name, "fl_shield", clean_samples=CLEAN_SAMPLES, **found)
-        readers = MetaDetector([n for n in detector.networks if n.reads is None], detector.spec)
+        readers = MetaDetector(readers_of(detector.networks), detector.spec)
         yield row(NO_EXPERTS, name, NO_EXPERTS, **figures(tables, scored(readers, tables)))
         for rival in tables[0].facts["rivals"]:
             theirs = [np.array(t.facts["rivals"][rival], dtype=np.float64) for t in tables]

@@ -153,7 +153,6 @@ def audit_captures(
         cohort = replay(folder)
         if cohort.clients:
             findings += _audit(cohort, inspector, detector, judge, str(folder))
-            inspector.memory.keep()
     return findings
 
 
@@ -242,6 +241,7 @@ def _audit(
             for client, claim, score in zip(ids, examples, scores.tolist(), strict=True)
         ]
     verdicts = judge.judge(cohort.round_number, ids, scores, table, detector.contributions(table))
+    inspector.memory.keep()
     return [
         Finding(
             round_number=verdict.round_number,

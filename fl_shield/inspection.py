@@ -24,7 +24,6 @@ from fl_shield.activations.penultimate import (
     find_final_layer,
     limited,
 )
-from fl_shield.activations.phrase_memory import PhraseMemory
 from fl_shield.activations.phrase_search import PhraseSearch, searched_phrases
 from fl_shield.activations.slopes import input_slopes
 from fl_shield.candidate_triggers import (
@@ -59,6 +58,7 @@ from fl_shield.descriptors.tokens import (
     insert_tokens,
 )
 from fl_shield.errors import ConfigurationError, ModelError, expected
+from fl_shield.phrase_memory import PhraseMemory
 from fl_shield.probes.candidates import first_samples, token_texts
 from fl_shield.probes.probe_set import Inputs, ProbeSet, placed
 from fl_shield.probes.views import CLEAN, build_views, concatenate
@@ -181,7 +181,9 @@ class Inspector:
         if block:
             rows += self._describe_block(block, baseline, kept)
         self._sketcher.forget_plans()
-        self._weigh_phrases(facts, kept)
+        if answered := kept.answers.get((RAW, SEARCHED)):
+            (asked,) = facts.asked[RAW]
+            self.memory.weigh(asked.triggers.phrases, torch.stack(answered))
         for name, values in compare(kept, self._scale_names, list(self._slices)).items():
             for row, value in zip(rows, values.tolist(), strict=True):
                 row[name] = value
@@ -247,11 +249,6 @@ class Inspector:
         search = PhraseSearch(self._model, self._layer, self._clean, self._filler, reference)
         vocabulary = len(reference[f"{self._layer}.weight"])
         return self.memory.recalled(searched_phrases(search, states, among), vocabulary)
-
-    def _weigh_phrases(self, facts: CohortFacts, kept: Kept) -> None:
-        for asked in facts.asked[RAW]:
-            if answered := kept.answers.get((RAW, SEARCHED)):
-                self.memory.weigh(asked.triggers.phrases, torch.stack(answered))
 
     def _states_at(
         self, scale: str, cohort: Cohort, facts: CohortFacts, reference: Tensors

@@ -18,7 +18,6 @@ from typing import Any
 
 from flwr.app import ArrayRecord, Message, MetricRecord
 
-from fl_shield.activations.phrase_memory import PhraseMemory
 from fl_shield.audit import AuditLog
 from fl_shield.cohort import ClientUpdate, Cohort, State
 from fl_shield.cohort_io import capture
@@ -30,6 +29,7 @@ from fl_shield.judge.judge import Judge
 from fl_shield.judge.rescale import ByPart, median_norms, rescale, update_norms
 from fl_shield.judge.verdict import Decision, Verdict
 from fl_shield.live.rehearsal import Rehearsal, Scored, score
+from fl_shield.phrase_memory import PhraseMemory
 from fl_shield.strategies.admission import admit_evaluation, admit_training
 from fl_shield.strategies.messages import (
     Reply,

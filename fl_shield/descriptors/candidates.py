@@ -53,14 +53,22 @@ def describe_inverted(answers: Tensor) -> dict[str, Tensor]:
     return describe_candidates(answers) | {"answer_own": own.amax(dim=1) - own.mean(dim=1)}
 
 
+def lift(answers: Tensor) -> Tensor:
+    """Return E minus its median over the candidates, `(clients, candidates, classes)`.
+
+    A client that answers to everything, such as one of a single class, has none.
+    """
+    excess = answers - answers.median(dim=0).values
+    return excess - excess.median(dim=1, keepdim=True).values
+
+
 def describe_sought(answers: Tensor) -> dict[str, Tensor]:
     """Return the descriptors of patches and searched phrases, of `(clients, candidates, classes)`."""
     excess = answers - answers.median(dim=0).values
-    lift = excess - excess.median(dim=1, keepdim=True).values
     by_pair = excess.flatten(1)
     ranked = by_pair.topk(min(2, len(by_pair)), dim=0).values
     return describe_candidates(answers) | {
-        "answer_lift": lift.amax(dim=(1, 2)),
+        "answer_lift": lift(answers).amax(dim=(1, 2)),
         "answer_clear": by_pair[:, ranked[0].argmax()],
         "answer_shared": by_pair[:, ranked[-1].argmax()],
     }

@@ -40,6 +40,11 @@ LogOdds = Callable[[SetNetwork], Tensor]
 """Returns a network's log-odds."""
 
 
+def readers_of(networks: Sequence[SetNetwork]) -> list[SetNetwork]:
+    """Return the networks that read everything."""
+    return [network for network in networks if not network.is_expert]
+
+
 def heard(networks: Sequence[SetNetwork], columns: Iterable[str]) -> list[SetNetwork]:
     """Return the networks that judge a round: all, or those that read everything.
 
@@ -47,7 +52,7 @@ def heard(networks: Sequence[SetNetwork], columns: Iterable[str]) -> list[SetNet
         networks: One or more; if all of them are experts, they judge every round.
         columns: Descriptors of the round.
     """
-    readers = [network for network in networks if network.reads is None]
+    readers = readers_of(networks)
     is_searched = any(matches(name, HEARD_WITH) for name in columns)
     return list(networks) if is_searched or not readers else readers
 
@@ -59,8 +64,8 @@ def joint_log_odds(networks: Sequence[SetNetwork], log_odds: LogOdds) -> Tensor:
         networks: One or more, those that are `heard`; if all are experts, their mean counts.
         log_odds: What each says.
     """
-    readers = [network for network in networks if network.reads is None]
-    experts = [network for network in networks if network.reads is not None]
+    readers = readers_of(networks)
+    experts = [network for network in networks if network.is_expert]
     if not readers or not experts:
         return _mean(networks, log_odds)
     found = SHARPNESS * (_mean(experts, log_odds) - MARGIN)

@@ -76,6 +76,11 @@ class SetNetwork(nn.Module):
         compared = self.compare(embedded, embedded, present)
         return self.judge(compared, self.summarise(compared, present))
 
+    @property
+    def is_expert(self) -> bool:
+        """Whether the network looks at some of the features only."""
+        return self.reads is not None
+
     def embed(self, features: Tensor) -> Tensor:
         """Return clients as the network sees each by itself, `(rounds, clients, hidden)`."""
         embedded: Tensor = self.encoder(features if self.reads is None else features * self.reads)

@@ -223,7 +223,7 @@ def _networks(
 def _size(network: SetNetwork) -> dict[str, int | bool]:
     """Return what it takes to build a network whose weights are then loaded."""
     sizes = {"hidden": network.hidden, "pools": network.pools, "heads": network.heads}
-    return sizes | {"expert": network.reads is not None}
+    return sizes | {"expert": network.is_expert}
 
 
 def _fingerprint(spec: FeatureSpec) -> str:

@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from fl_shield.detector.ensemble import readers_of
 from fl_shield.detector.features import CHANNELS, FeatureSpec
 from fl_shield.detector.meta_detector import MetaDetector
 from fl_shield.detector.set_network import SetNetwork
@@ -39,8 +40,8 @@ def widen_detector(
         ConfigurationError: as for `train_detector`.
     """
     spec = joined(start.spec, checked_features(tables, settings.leave_out))
-    experts = sum(network.reads is not None for network in start.networks)
-    like = replace(settings, networks=len(start.networks) - experts, experts=experts)
+    readers = len(readers_of(start.networks))
+    like = replace(settings, networks=readers, experts=len(start.networks) - readers)
     networks = [
         train_network(tables, spec, one, start=widened(network, start.spec, spec, settings.dropout))
         for one, network in zip(members(like, spec), start.networks, strict=True)

@@ -11,10 +11,10 @@ from flwr.app import Message
 from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
-from fl_shield.activations.phrase_memory import PhraseMemory
 from fl_shield.errors import ConfigurationError, ModelError
 from fl_shield.judge.posterior import chances
 from fl_shield.judge.verdict import Decision
+from fl_shield.phrase_memory import PhraseMemory
 from fl_shield.strategies import MetaShield
 from tests.strategies._rounds import (
     InMemoryGrid,

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from fl_shield import inspection
-from fl_shield.activations.phrase_memory import SIZE, PhraseMemory
 from fl_shield.cohort import ClientUpdate, Cohort
 from fl_shield.descriptors.table import DescriptorTable
 from fl_shield.errors import StateError
 from fl_shield.inspection import Inspector
+from fl_shield.phrase_memory import SIZE, PhraseMemory
 from fl_shield.probes.probe_set import ProbeSet
 from tests._words import Words
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fl_shield.descriptors.candidates import lift
 from fl_shield.errors import StateError
 
 SIZE = 6
@@ -48,15 +49,14 @@ class PhraseMemory:
         """Note which phrases of a round told clients apart.
 
         A phrase tells as much as some client answers to it beyond the median client, and beyond its
-        own median answer: who answers to everything, such as a client of one class, tells nothing.
+        own median answer.
 
         Args:
             phrases: What the clients were asked about.
             answers: `(clients, phrases, classes)`.
         """
-        excess = answers - answers.median(dim=0).values
-        lift = (excess - excess.median(dim=1, keepdim=True).values).amax(dim=(0, 2)).tolist()
-        order = sorted(zip(lift, phrases, strict=True), key=lambda pair: (-pair[0], pair[1]))
+        told = lift(answers).amax(dim=(0, 2)).tolist()
+        order = sorted(zip(told, phrases, strict=True), key=lambda pair: (-pair[0], pair[1]))
         self._telling = tuple(phrase for _, phrase in order[:SIZE])
 
     def keep(self) -> None:
