@@ -36,6 +36,7 @@ from benchmarks.detector_study import (
     Plan,
     Study,
     Way,
+    calibrated,
     digest,
     scored,
     unseen,
@@ -45,12 +46,14 @@ from benchmarks.detector_tables import (
     COMMAND,
     FEDERATIONS,
     FIGURES,
+    GRADED,
     KNOWN_TRIGGER,
     NO_EXPERTS,
     row,
     training_facts,
     write_results,
 )
+from benchmarks.graded_weights import ASKED, graded, means, passed_on
 from benchmarks.known_trigger import known_trigger_scores
 from fl_shield.detector import SHIPPED
 from fl_shield.detector.ensemble import readers_of
@@ -90,8 +93,9 @@ def unseen_data_sets(study: Study, judged: Judged, _: argparse.Namespace) -> Ite
     study.learn(*{plan.name: plan for plan in (unseen(*{*pair}) for pair in pairs)}.values())
     for name, tables in track(judged.items(), "unseen data sets"):
         detector, calibration = study.without(name), study.calibration(name)
-        scores = [(s - calibration.offset) / calibration.scale for s in scored(detector, tables)]
+        scores = calibrated(calibration, scored(detector, tables))
         found = evaluation(tables, scores, calibration.threshold)
+        found |= passed_on(tables, scores, graded(calibration))
         yield row("data set", name, "fl_shield", clean_samples=CLEAN_SAMPLES, **found)
         readers = MetaDetector(readers_of(detector.networks), detector.spec)
         yield row(NO_EXPERTS, name, NO_EXPERTS, **figures(tables, scored(readers, tables)))
@@ -134,6 +138,19 @@ def unseen_kinds(study: Study, judged: Judged, _: argparse.Namespace) -> Iterato
         chosen = [t for t in tables if t.facts[fact] == kind]
         found = figures(chosen, scored(study.detector(plan), chosen))
         yield row(fact, kind, "fl_shield", **found)
+
+
+def graded_policies(study: Study, _: Judged, __: argparse.Namespace) -> Iterator[Any]:
+    """What settings of the policy pass on, over data sets that detectors were not trained on."""
+    found: dict[str, list[dict[str, float | None]]] = {what: [] for what in ASKED}
+    for name in track(data.LEARNED, "graded"):
+        calibration = study.calibration(name)
+        tables = [t for t in study.training if t.domain == name]
+        scores = calibrated(calibration, scored(study.without(name), tables))
+        for what, asked in ASKED.items():
+            found[what].append(passed_on(tables, scores, graded(calibration, **asked)))
+    for what, rows in found.items():
+        yield row(GRADED, "training", "fl_shield", policy=what, **means(rows))
 
 
 def _other(fact: str, kind: str) -> Keep:
@@ -300,6 +317,7 @@ PARTS: dict[str, Callable[[Study, Judged, argparse.Namespace], Iterator[Any]]] =
     "descriptors": ablations,
     "algorithms": algorithms,
     "trigger": known_trigger,
+    "graded": graded_policies,
     "samples": clean_samples,
     "adaptive": adaptive,
 }

@@ -126,6 +126,11 @@ def with_columns(table: EpisodeTable, columns: Columns | None) -> EpisodeTable:
     )  # fmt: skip
 
 
+def calibrated(calibration: Calibration, found: Scores) -> Scores:
+    """Return the scores that log-odds become."""
+    return [(values - calibration.offset) / calibration.scale for values in found]
+
+
 def scored(detector: MetaDetector, tables: Sequence[EpisodeTable]) -> Scores:
     """Return the log-odds of all rounds."""
     return [log_odds(detector, table) for table in tables]

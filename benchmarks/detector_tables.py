@@ -30,6 +30,9 @@ KNOWN_TRIGGER = "known trigger"
 NO_EXPERTS = "without experts"
 """The table of detectors whose experts are not heard, and the name of that statistic."""
 
+GRADED = "graded"
+"""The table of settings of the shield's default policy."""
+
 ADAPTIVE = "adaptive"
 """The table of attackers who know the detector."""
 
@@ -48,6 +51,10 @@ FIGURES = {
     "clean_fpr": "FPR on clean runs, calibrated for 1 %",
     "excluded_malicious": "malicious clients excluded at defaults, five rounds",
     "excluded_benign": "benign clients excluded at defaults, five rounds",
+    "passed_malicious": "malicious updates passed on at defaults, share of their weight",
+    "passed_harm": "the same, weighted by harm",
+    "lost_benign": "benign updates held back at defaults, beside attackers",
+    "lost_clean": "benign updates held back at defaults, where nobody attacks",
 }
 
 Row = Mapping[str, Any]
@@ -92,6 +99,11 @@ def write_results(
         "The same detectors, but only the networks that read all descriptors are heard, not those "
         "that read nothing but the answers to searched triggers.",
         figures_table(rows, NO_EXPERTS),
+        "## What the default policy passes on",
+        "Means over all data sets of the training, each by a detector that has not seen it: by "
+        "these the settings of the policy were chosen. What they are worth on the evaluation is in "
+        "the first table.",
+        policies_table(rows),
         "## Attackers kept out of the model, or averaged in", by_label(rows, "data set, ", None),
         "## By what an update alone would do",
         "AUROC of attackers among the benign clients of their round, by the rise of the attack "
@@ -174,6 +186,16 @@ def figures_table(rows: Sequence[Row], table: str) -> str:
             for key, title in FIGURES.items()
             if found and key in found[JUDGED[0]]
         ],
+    )
+
+
+def policies_table(rows: Sequence[Row]) -> str:
+    """Return what settings of the shield's default policy pass on."""
+    kept = [r for r in rows if r["table"] == GRADED]
+    keys = ("passed_malicious", "passed_harm", "lost_benign", "lost_clean")
+    return _markdown(
+        ["policy", *(FIGURES[k].replace(" at defaults", "") for k in keys)],
+        [[r["policy"], *(_cell(r[k]) for k in keys)] for r in kept],
     )
 
 

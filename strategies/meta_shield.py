@@ -78,6 +78,9 @@ class MetaShield(Shielded):
         evidence_decay: Share of the evidence that is kept from round to round.
         evidence_offset: Score that counts as no evidence; benign scores should lie below it.
         max_drop_share: Largest share of a round's updates that may be dropped or down-weighted.
+        expected_share: Share of the clients that you expect to attack; `"graded"` corrects it by
+            what each round shows.
+        worth_losing: Honest updates that `"graded"` gives up rather than pass on a malicious one.
         trusted_nodes: Node ids whose updates are kept whatever their scores.
         banned_nodes: Node ids whose updates are dropped whatever their scores.
         clip_survivors: Clip updates that pass to the cohort's median norm.
@@ -115,6 +118,8 @@ class MetaShield(Shielded):
         evidence_decay: float = DECAY,
         evidence_offset: float = 0.0,
         max_drop_share: float = 0.45,
+        expected_share: float = Policy.expected_share,
+        worth_losing: float = Policy.worth_losing,
         trusted_nodes: Iterable[int] = (),
         banned_nodes: Iterable[int] = (),
         clip_survivors: bool = False,
@@ -157,6 +162,8 @@ class MetaShield(Shielded):
                 frozenset(trusted_nodes),
                 frozenset(banned_nodes),
                 getattr(judges, "even_score", None),
+                expected_share,
+                worth_losing,
             ),
             EvidenceBook(decay=evidence_decay, offset=evidence_offset),
         )

@@ -68,6 +68,11 @@ class Calibration:
             problems.append(expected("calibration.scale", "above 0", self.scale))
         raise_all(problems, ConfigurationError)
 
+    @property
+    def even_score(self) -> float:
+        """Score at which a client is as likely malicious as not."""
+        return (self.even - self.offset) / self.scale
+
     @classmethod
     def from_benign(
         cls,
@@ -171,7 +176,7 @@ class MetaDetector:
     @property
     def even_score(self) -> float:
         """Score at which a client is as likely malicious as not."""
-        return (self.calibration.even - self.calibration.offset) / self.calibration.scale
+        return self.calibration.even_score
 
     def score(self, table: DescriptorTable) -> NDArray[np.float64]:
         """Return the scores `(clients,)`: calibrated log-odds; finite.

@@ -215,7 +215,7 @@ class Judge:
 
     def _weights(self, suspicions: Mapping[int, float]) -> dict[int, float]:
         """Return the shares of updates to pass on that are not flagged."""
-        found = chances(list(suspicions.values())).tolist()
+        found = chances(list(suspicions.values()), self.policy.expected_share).tolist()
         return {c: self.policy.graded_weight(p) for c, p in zip(suspicions, found, strict=True)}
 
     def _decide(

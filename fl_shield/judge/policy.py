@@ -2,7 +2,7 @@
 
 A limit that hardly any honest client reaches lets an attacker pass whom the detector holds for
 malicious nine times in ten. `graded` closes that gap: what is flagged is dropped, next to nothing
-is passed on of what is malicious more often than `WORTH_LOSING` allows, and everything else passes
+is passed on of what is malicious more often than `worth_losing` allows, and everything else passes
 by the chance that it is benign. A third of a backdoor, round after round, is a whole one.
 """
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fl_shield.errors import ConfigurationError, expected, raise_all, unknown
+from fl_shield.judge.posterior import EXPECTED_SHARE
 
 MIN_WEIGHT = 1e-3
 """Smallest share of a flagged update that is passed on; less would be a zero update, which norm
@@ -20,9 +21,6 @@ clipping downstream divides by."""
 
 WHOLE = 0.9
 """Chance of being benign from which an update passes as it is."""
-
-WORTH_LOSING = 4.0
-"""Honest updates that are lost rather than one malicious update passed on."""
 
 
 class Action(StrEnum):
@@ -40,7 +38,7 @@ class Policy:
 
     Attributes:
         action: `drop` flagged updates; do so, and pass the others on by the odds that they are
-            benign, next to nothing of them if that is four in five or less (`graded`);
+            benign, next to nothing of them if that is below what `worth_losing` asks (`graded`);
             `downweight` flagged ones; or `monitor` (log only).
         threshold: Score (log-odds) of one round from which a client is flagged.
         evidence_threshold: Accumulated evidence from which a client is excluded.
@@ -53,6 +51,9 @@ class Policy:
             beyond every limit.
         even_score: Score at which a client is as likely malicious as not where half of all are;
             None if the detector does not know, and then `graded` is `drop`.
+        expected_share: Share of the clients expected to attack, in (0, 1), before a round is looked
+            at; `graded` corrects it by what the round shows.
+        worth_losing: Honest updates that `graded` gives up rather than pass on a malicious one.
 
     Raises:
         ConfigurationError: naming every setting that is out of range.
@@ -66,6 +67,8 @@ class Policy:
     trusted: frozenset[int] = frozenset()
     banned: frozenset[int] = frozenset()
     even_score: float | None = None
+    expected_share: float = EXPECTED_SHARE
+    worth_losing: float = 6.0
 
     def __post_init__(self) -> None:
         """Check all settings at once."""
@@ -100,6 +103,12 @@ class Policy:
             )
         if self.even_score is not None and not _is_finite(self.even_score):
             problems.append(expected("even_score", "a finite number or None", self.even_score))
+        if not (_is_finite(self.expected_share) and 0.0 < self.expected_share < 1.0):
+            problems.append(expected("expected_share", "above 0 and below 1", self.expected_share))
+        if not (_is_finite(self.worth_losing) and self.worth_losing >= 0.0):
+            problems.append(
+                expected("worth_losing", "a finite number of at least 0", self.worth_losing)
+            )
         problems += _check_pins(self.trusted, self.banned)
         raise_all(problems, ConfigurationError)
 
@@ -127,9 +136,9 @@ class Policy:
 
         Returns:
             The chance that it is benign; 1 if that is at least `WHOLE`, and `MIN_WEIGHT` if passing
-            it on is expected to cost more than losing it, with `WORTH_LOSING` to 1.
+            it on is expected to cost more than losing it, with `worth_losing` to 1.
         """
-        if chance * WORTH_LOSING >= 1.0 - chance:
+        if chance * self.worth_losing >= 1.0 - chance:
             return MIN_WEIGHT
         return 1.0 if 1.0 - chance >= WHOLE else 1.0 - chance
 

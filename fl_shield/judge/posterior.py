@@ -3,12 +3,13 @@
 Scores are log-odds for a round in which as many attack as do not. Rounds are not like that, so the
 share of attackers is estimated along with the chances, by the EM algorithm of Saerens, Latinne and
 Decaestecker (*Adjusting the outputs of a classifier to new a priori probabilities*, Neural
-Computation 14(1), 2002, section 2.2), from an expectation that is worth a few clients:
+Computation 14(1), 2002, section 2.2), from an expectation that is worth some clients:
 
     p_i   = 1 / (1 + exp(−(o_i + log(share / (1 − share)))))
-    share = (Σ p_i + WORTH · EXPECTED_SHARE) / (clients + WORTH)
+    share = (Σ p_i + WORTH · expected) / (clients + WORTH)
 
 Where nobody stands out, a client that is a little odd is let through; among attackers it is not.
+The worth keeps a few clear attackers from making all who are a little odd their accomplices.
 The log-odds o_i of a client are those of its update and what is left of those before:
 
     o_t = score_t − even score + DECAY · clip(o_{t−1}, MOST_TRUST, MOST_DOUBT)
@@ -25,10 +26,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from fl_shield.judge.evidence import DECAY
 
-EXPECTED_SHARE = 0.2
+EXPECTED_SHARE = 0.1
 """Share of attackers expected before a round is looked at."""
 
-WORTH = 3.0
+WORTH = 20.0
 """Clients that this expectation is worth."""
 
 MIN_SHARE = 0.01
@@ -44,18 +45,19 @@ STEPS = 100
 TOLERANCE = 1e-9
 
 
-def chances(log_odds: ArrayLike) -> NDArray[np.float64]:
+def chances(log_odds: ArrayLike, expected: float = EXPECTED_SHARE) -> NDArray[np.float64]:
     """Return how likely each client is malicious, `(clients,)` in [0, 1].
 
     Args:
         log_odds: `(clients,)` finite log-odds of being malicious, at even shares.
+        expected: Share of attackers expected before the round is looked at.
     """
     odds = np.asarray(log_odds, dtype=np.float64)
     ordered = np.sort(odds)  # the sum shall not depend on the order of the clients
-    share = EXPECTED_SHARE
+    share = expected
     for _ in range(STEPS):
         before = share
-        share = _share(_chances(ordered, before))
+        share = _share(_chances(ordered, before), expected)
         if abs(share - before) < TOLERANCE:
             break
     return _chances(odds, share)
@@ -66,8 +68,8 @@ def remembered(log_odds: float, before: float) -> float:
     return log_odds + DECAY * min(max(before, MOST_TRUST), MOST_DOUBT)
 
 
-def _share(found: NDArray[np.float64]) -> float:
-    share = (float(found.sum()) + WORTH * EXPECTED_SHARE) / (len(found) + WORTH)
+def _share(found: NDArray[np.float64], expected: float) -> float:
+    share = (float(found.sum()) + WORTH * expected) / (len(found) + WORTH)
     return min(max(share, MIN_SHARE), MAX_SHARE)
 
 
