@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -89,8 +89,7 @@ Judged = dict[str, list[EpisodeTable]]
 
 def unseen_data_sets(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[Any]:
     """The main table: every data set by a detector that never saw it, and rivals beside it."""
-    pairs = [(name, other) for name in judged for other in data.LEARNED]
-    study.learn(*{plan.name: plan for plan in (unseen(*{*pair}) for pair in pairs)}.values())
+    study.learn(*calibrated_plans(judged))
     for name, tables in track(judged.items(), "unseen data sets"):
         detector, calibration = study.without(name), study.calibration(name)
         scores = calibrated(calibration, scored(detector, tables))
@@ -113,6 +112,12 @@ def unseen_data_sets(study: Study, judged: Judged, _: argparse.Namespace) -> Ite
             kept = [t for t in tables if part(t)]
             if any(t.malicious.any() for t in kept):
                 yield row(f"data set, {how}", name, "fl_shield", **figures(kept, chosen))
+
+
+def calibrated_plans(names: Iterable[str]) -> list[Plan]:
+    """Return the plans of detectors without each data set, and of those that calibrate them."""
+    plans = [unseen(*{name, other}) for name in names for other in data.LEARNED]
+    return [*{plan.name: plan for plan in plans}.values()]
 
 
 PARTS_OF_ROUNDS: dict[str, Keep] = {
@@ -141,9 +146,11 @@ def unseen_kinds(study: Study, judged: Judged, _: argparse.Namespace) -> Iterato
 
 
 def graded_policies(study: Study, _: Judged, __: argparse.Namespace) -> Iterator[Any]:
-    """What settings of the policy pass on, over data sets that detectors were not trained on."""
+    """What settings of the policy pass on, on data sets that no figure of ours is about."""
     found: dict[str, list[dict[str, float | None]]] = {what: [] for what in ASKED}
-    for name in track(data.LEARNED, "graded"):
+    chosen_on = [name for name in data.LEARNED if name not in data.JUDGED]
+    study.learn(*calibrated_plans(chosen_on))
+    for name in track(chosen_on, "graded"):
         calibration = study.calibration(name)
         tables = [t for t in study.training if t.domain == name]
         scores = calibrated(calibration, scored(study.without(name), tables))

@@ -100,9 +100,9 @@ def write_results(
         "that read nothing but the answers to searched triggers.",
         figures_table(rows, NO_EXPERTS),
         "## What the default policy passes on",
-        "Means over all data sets of the training, each by a detector that has not seen it: by "
-        "these the settings of the policy were chosen. What they are worth on the evaluation is in "
-        "the first table.",
+        "Means over the data sets of the training that no other figure here is about, each by a "
+        "detector that has not seen it. By these the settings of the policy were chosen; what they "
+        "are worth on the evaluation is in the first table.",
         policies_table(rows),
         "## Attackers kept out of the model, or averaged in", by_label(rows, "data set, ", None),
         "## By what an update alone would do",
