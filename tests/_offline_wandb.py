@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import Any
 
 BLOCK, FRAME, IDENT = 32_768, 7, b":W&B"
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+
+PATIENCE = 60.0
+"""Seconds that W&B's own process, which writes the files, is given to come to their end."""
 
 
 @dataclass
@@ -29,15 +33,24 @@ class OfflineRun:
 
 
 def offline_runs(folder: Path) -> dict[str, OfflineRun]:
-    """Return the runs in a `wandb` folder by the last part of their names."""
-    found = [_read(file) for file in sorted(folder.glob("offline-run-*/*.wandb"))]
+    """Return the runs in a `wandb` folder, each once it is whole, by the ends of their names."""
+    found = [_read_whole(file) for file in sorted(folder.glob("offline-run-*/*.wandb"))]
     return {run.name.rpartition("/")[2]: run for run in found}
 
 
-def _read(file: Path) -> OfflineRun:
+def _read_whole(file: Path) -> OfflineRun:
+    end = time.monotonic() + PATIENCE
+    while (run := _read(file)) is None:
+        assert time.monotonic() < end, f"W&B has not come to the end of {file}"
+        time.sleep(0.2)
+    return run
+
+
+def _read(file: Path) -> OfflineRun | None:
+    """Return what a file holds, None while its last record is not there."""
     from wandb.proto import wandb_internal_pb2
 
-    run = OfflineRun()
+    run, is_whole = OfflineRun(), False
     for content in _records(file.read_bytes()):
         record: Any = wandb_internal_pb2.Record()  # type: ignore[attr-defined]
         record.ParseFromString(content)
@@ -49,7 +62,9 @@ def _read(file: Path) -> OfflineRun:
             run.rows.append(_items(record.history.item))
         elif kind == "summary":
             run.summary |= _items(record.summary.update)
-    return run
+        elif kind == "exit":
+            is_whole = True
+    return run if is_whole else None
 
 
 def _items(items: Any) -> dict[str, Any]:
@@ -57,13 +72,15 @@ def _items(items: Any) -> dict[str, Any]:
 
 
 def _records(content: bytes) -> Iterator[bytes]:
-    assert content.startswith(IDENT)
+    assert IDENT.startswith(content[: len(IDENT)])  # shorter while it is being written
     position, parts = FRAME, b""
     while position + FRAME <= len(content):
         if BLOCK - position % BLOCK < FRAME:  # too little for a frame: the rest of a block is empty
             position += BLOCK - position % BLOCK
             continue
         _, length, kind = struct.unpack_from("<IHB", content, position)
+        if position + FRAME + length > len(content):
+            return
         parts += content[position + FRAME : position + FRAME + length]
         position += FRAME + length
         if kind in (FULL, LAST):
