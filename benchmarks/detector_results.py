@@ -36,7 +36,6 @@ from benchmarks.detector_study import (
     Plan,
     Study,
     Way,
-    calibrated,
     digest,
     scored,
     unseen,
@@ -91,10 +90,10 @@ def unseen_data_sets(study: Study, judged: Judged, _: argparse.Namespace) -> Ite
     """The main table: every data set by a detector that never saw it, and rivals beside it."""
     study.learn(*calibrated_plans(judged))
     for name, tables in track(judged.items(), "unseen data sets"):
-        detector, calibration = study.without(name), study.calibration(name)
-        scores = calibrated(calibration, scored(detector, tables))
-        found = evaluation(tables, scores, calibration.threshold)
-        found |= passed_on(tables, scores, graded(calibration))
+        detector = study.calibrated(name)
+        scores = scored(detector, tables)
+        found = evaluation(tables, scores, detector.threshold)
+        found |= passed_on(tables, scores, graded(detector.calibration))
         yield row("data set", name, "fl_shield", clean_samples=CLEAN_SAMPLES, **found)
         readers = MetaDetector(readers_of(detector.networks), detector.spec)
         yield row(NO_EXPERTS, name, NO_EXPERTS, **figures(tables, scored(readers, tables)))
@@ -151,11 +150,11 @@ def graded_policies(study: Study, _: Judged, __: argparse.Namespace) -> Iterator
     chosen_on = [name for name in data.LEARNED if name not in data.JUDGED]
     study.learn(*calibrated_plans(chosen_on))
     for name in track(chosen_on, "graded"):
-        calibration = study.calibration(name)
+        detector = study.calibrated(name)
         tables = [t for t in study.training if t.domain == name]
-        scores = calibrated(calibration, scored(study.without(name), tables))
+        scores = scored(detector, tables)
         for what, asked in ASKED.items():
-            found[what].append(passed_on(tables, scores, graded(calibration, **asked)))
+            found[what].append(passed_on(tables, scores, graded(detector.calibration, **asked)))
     for what, rows in found.items():
         yield row(GRADED, "training", "fl_shield", policy=what, **means(rows))
 
@@ -308,10 +307,10 @@ def ship(study: Study, rows: Sequence[dict[str, Any]]) -> None:
 
 def _save(study: Study, folder: Path, held_out: tuple[str, ...], facts: dict[str, Any]) -> None:
     started = time.monotonic()
-    detector, calibration = study.without(*held_out), study.calibration(*held_out)
+    detector = study.calibrated(*held_out)
     seen = [table for table in study.training if table.domain not in held_out]
     card = facts_of_training(seen, SETTINGS, held_out, FALSE_ALARMS, f"{COMMAND} SHIP=--ship")
-    card |= {"calibration": asdict(calibration), **facts}
+    card |= {"calibration": asdict(detector.calibration), **facts}
     card["seconds"] = round(time.monotonic() - started, 1)
     save_detector(folder, detector.networks, detector.spec, card)
 

@@ -84,6 +84,11 @@ class Study:
         found = unseen_log_odds(seen, lambda domain: self.without(*held_out, domain))
         return cautious(found, FALSE_ALARMS)
 
+    def calibrated(self, *held_out: str) -> MetaDetector:
+        """Return `without(*held_out)` as it is shipped, calibrated."""
+        detector = self.without(*held_out)
+        return MetaDetector(detector.networks, detector.spec, self.calibration(*held_out))
+
     def rounds_of(self, plan: Plan) -> list[EpisodeTable]:
         """Return what a detector is learned from, each round under the domain it is drawn as.
 
@@ -126,11 +131,6 @@ def with_columns(table: EpisodeTable, columns: Columns | None) -> EpisodeTable:
     )  # fmt: skip
 
 
-def calibrated(calibration: Calibration, found: Scores) -> Scores:
-    """Return the scores that log-odds become."""
-    return [(values - calibration.offset) / calibration.scale for values in found]
-
-
 def scored(detector: MetaDetector, tables: Sequence[EpisodeTable]) -> Scores:
-    """Return the log-odds of all rounds."""
+    """Return the scores of all rounds, log-odds where the detector is not calibrated."""
     return [log_odds(detector, table) for table in tables]

@@ -51,7 +51,8 @@ def _read(file: Path) -> OfflineRun | None:
     from wandb.proto import wandb_internal_pb2
 
     run, is_whole = OfflineRun(), False
-    for content in _records(file.read_bytes()):
+    written = file.read_bytes()
+    for content in _records(written) if len(written) >= FRAME else ():
         record: Any = wandb_internal_pb2.Record()  # type: ignore[attr-defined]
         record.ParseFromString(content)
         kind = record.WhichOneof("record_type")
@@ -72,7 +73,7 @@ def _items(items: Any) -> dict[str, Any]:
 
 
 def _records(content: bytes) -> Iterator[bytes]:
-    assert IDENT.startswith(content[: len(IDENT)])  # shorter while it is being written
+    assert content.startswith(IDENT)
     position, parts = FRAME, b""
     while position + FRAME <= len(content):
         if BLOCK - position % BLOCK < FRAME:  # too little for a frame: the rest of a block is empty
