@@ -73,6 +73,7 @@ class ShadowFederation:
         self.probes = task.train.take(probes)
         self._clients = self._deal(probes, rng)
         self._sizes = [float(len(split)) for split in self._clients]
+        self._held_back = self._draw_held_back()
         self._judged = task.test.take(
             torch.from_numpy(rng.permutation(len(task.test))[:NUM_JUDGED])
         )
@@ -98,7 +99,7 @@ class ShadowFederation:
             kept = [
                 i
                 for i, bad in enumerate(played.malicious)
-                if self.recipe.aggregate == "all" or not bad
+                if (self.recipe.aggregate == "all" or not bad) and i not in self._held_back
             ]
             reference = _average(
                 reference, [states[i] for i in kept], [self._sizes[i] for i in kept]
@@ -106,13 +107,33 @@ class ShadowFederation:
 
     def _warmed(self, reference: Arrays) -> Arrays:
         """Return the model after the rounds in which everybody is honest."""
+        everybody = set(range(len(self.recipe.clients)))
         for number in range(self.recipe.warm_rounds):
+            is_early = number < self.recipe.warm_rounds // 2
+            kept = sorted(everybody if is_early else everybody - self._held_back)
             states = [
-                self._train(index, client, WARM + number, reference, None)
-                for index, client in enumerate(self.recipe.clients)
+                self._train(index, self.recipe.clients[index], WARM + number, reference, None)
+                for index in kept
             ]
-            reference = _average(reference, states, self._sizes)
+            reference = _average(reference, states, [self._sizes[index] for index in kept])
         return reference
+
+    def _draw_held_back(self) -> set[int]:
+        """Return the benign clients whose updates are not averaged in.
+
+        Half of the time they are those who have most of a class, which the model then forgets: the
+        updates that bring it back are as alike, and as unlike all others, as those of attackers.
+        """
+        rng = np.random.default_rng([self.recipe.seed, 13])
+        attackers = set(self.recipe.attackers)
+        benign = rng.permutation([i for i in range(len(self._clients)) if i not in attackers])
+        if rng.random() < 0.5:
+            wanted = int(rng.integers(self.domain.task.spec.num_classes))
+            shares = [
+                float((self._clients[i].labels == wanted).float().mean()) for i in benign.tolist()
+            ]
+            benign = benign[np.argsort(-np.asarray(shares), kind="stable")]
+        return set(benign[: round(self.recipe.held_back * len(benign))].tolist())
 
     def _play(self, number: int, reference: Arrays) -> tuple[ShadowRound, list[Arrays]]:
         states: dict[int, Arrays] = {}

@@ -59,6 +59,8 @@ class RecipeRanges:
         rounds: Rounds of a federation.
         warm_rounds: Rounds before those, in which everybody is honest: the model is where the
             averages of skewed clients come to rest, as in a federation that has gone on for long.
+        held_back: Share of the benign clients whose updates are not averaged in, uniform: what a
+            defence does that is wrong about them.
         oddity: Probability that a benign client of an odd federation is odd.
         triggers: Trigger families to leave to; empty for all of the modality.
         wrappers: Model poisonings to draw from.
@@ -76,6 +78,7 @@ class RecipeRanges:
     stages: tuple[float, ...] = (0.05, 0.12, 0.25, 0.5, 1.0)
     rounds: int = 5
     warm_rounds: int = 0
+    held_back: Range = (0.0, 0.0)
     oddity: float = 0.12
     triggers: tuple[str, ...] = ()
     wrappers: tuple[str, ...] = WRAPPERS
@@ -95,6 +98,8 @@ class RecipeRanges:
             problems.append(expected("shadow.rounds", "1 or more", self.rounds))
         if self.warm_rounds < 0:
             problems.append(expected("shadow.warm_rounds", "0 or more", self.warm_rounds))
+        if not 0 <= self.held_back[0] <= self.held_back[1] <= 0.5:
+            problems.append(expected("shadow.held_back", "a range inside [0, 0.5]", self.held_back))
         raise_all(problems)
 
 
@@ -187,6 +192,8 @@ class Recipe:
         starts: First attacked round.
         clients: Recipes of the clients; those with a `wrapper` are malicious.
         warm_rounds: Rounds before the first, in which these are honest, too.
+        held_back: Share of the benign clients whose updates are not averaged in, from the middle of
+            the warm rounds on.
     """
 
     seed: int
@@ -202,6 +209,7 @@ class Recipe:
     starts: int
     clients: tuple[ClientRecipe, ...]
     warm_rounds: int = 0
+    held_back: float = 0.0
 
     @property
     def attackers(self) -> list[int]:
@@ -269,6 +277,7 @@ def draw_recipe(
         starts=int(rng.choice((1, 1, 1, 2, 3))),
         clients=tuple(clients),
         warm_rounds=ranges.warm_rounds,
+        held_back=float(rng.uniform(*ranges.held_back)),
     )
 
 

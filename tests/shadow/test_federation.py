@@ -69,6 +69,60 @@ def test_in_warm_rounds_attackers_are_honest(domain: Domain) -> None:
     assert any((array != cold[name]).any() for name, array in honest.reference.items())
 
 
+def held_back(federation: ShadowFederation) -> set[int]:
+    return federation._held_back
+
+
+def test_who_is_held_back_is_not_averaged_in(domain: Domain) -> None:
+    """The second round starts from the weighted mean of the others, by hand."""
+    wrong = replace(recipe("honest", attackers=2), held_back=0.5, rounds=2)
+    federation = ShadowFederation(domain, wrong)
+    first, second = (played.cohort for played in federation.rounds())
+    assert len(held_back(federation)) == 2
+    assert held_back(federation) <= {2, 3, 4, 5}, "attackers are not benign clients"
+    # In the first round of this recipe the two are honest, and are averaged in.
+    kept = sorted(set(range(6)) - held_back(federation))
+    sizes = np.array([first.clients[i].num_examples for i in kept])
+    for name, array in second.reference.items():
+        if array.dtype.kind == "f":
+            stacked = np.stack([weights(first, i)[name] for i in kept]).astype(np.float64)
+            mean = np.tensordot(sizes / sizes.sum(), stacked, axes=1)
+            found = np.asarray(array, dtype=np.float64)
+            np.testing.assert_allclose(found, mean, rtol=1e-5, atol=1e-6)
+
+
+def test_half_of_the_warm_rounds_have_everybody(domain: Domain) -> None:
+    def start(warm_rounds: int, held_back: float) -> Cohort:
+        warm = replace(recipe("all", 0), warm_rounds=warm_rounds, held_back=held_back)
+        return next(ShadowFederation(domain, warm).rounds()).cohort
+
+    def same(one: Cohort, other: Cohort) -> bool:
+        return all((array == other.reference[k]).all() for k, array in one.reference.items())
+
+    assert not same(start(1, 0.5), start(1, 0.0))
+    assert not same(start(2, 0.5), start(2, 0.0))
+    assert same(start(0, 0.5), start(0, 0.0))
+
+
+def test_who_is_held_back_has_most_of_a_class_half_of_the_time(domain: Domain) -> None:
+    def has_most(seed: int) -> bool:
+        skewed = replace(recipe("all", 0), seed=seed, held_back=0.34, alpha=0.3)
+        federation = ShadowFederation(domain, skewed)
+        classes = domain.task.spec.num_classes
+        shares = np.array([
+            np.bincount(split.labels.numpy(), minlength=classes) / len(split)
+            for split in federation._clients
+        ])  # fmt: skip
+        chosen = sorted(held_back(federation))
+        others = sorted(set(range(6)) - set(chosen))
+        assert len(chosen) == 2
+        return bool((shares[chosen].min(0) >= shares[others].max(0)).any())
+
+    found = [has_most(seed) for seed in range(24)]
+    # Any two of six have most of one of ten classes now and then, by chance.
+    assert sum(found) >= 12
+
+
 def test_honest_aggregation_keeps_the_backdoor_out(domain: Domain) -> None:
     rounds = list(ShadowFederation(domain, recipe("honest")).rounds())
     assert rounds[2].facts["attack_success"] < 0.1
