@@ -74,8 +74,6 @@ INNER: dict[str, Callable[[], Strategy]] = {
 }
 """Strategies behind the shield; none draws random numbers, so that two runs can be compared."""
 
-DETECTORS = ("shipped", "norm", "failing")
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -109,7 +107,7 @@ PLANS = st.builds(
     detector=st.sampled_from(["norm", "norm", "norm", "failing", "shipped"]),
     options=st.fixed_dictionaries(
         {
-            "policy": st.sampled_from(["drop", "downweight", "monitor"]),
+            "policy": st.sampled_from(["graded", "drop", "downweight", "monitor"]),
             "clip_survivors": st.booleans(),
             "max_drop_share": st.sampled_from([0.2, 0.45]),
         }

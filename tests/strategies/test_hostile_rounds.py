@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.strategies._hostile_rounds import DETECTORS, INNER, PLANS, Plan, Tally, play
+from tests.strategies._hostile_rounds import INNER, PLANS, Plan, Tally, play
 from tests.strategies._hostility import KINDS
 
 
@@ -27,8 +27,10 @@ def test_one_of_each_kind(tmp_path: Path, kind: str) -> None:
     assert tally.empty == 0
 
 
-@pytest.mark.parametrize("inner", INNER)
-@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize(
+    ("inner", "detector"),
+    [*((inner, "norm") for inner in INNER), ("FedAvg", "shipped"), ("FedAvg", "failing")],
+)
 def test_everything_at_once(tmp_path: Path, inner: str, detector: str) -> None:
     mixture = ("honest",) * 12 + tuple(kind for kind in KINDS if kind != "impostor")
     play(Plan(inner, detector, {}, (mixture,), 1), tmp_path)
