@@ -108,6 +108,14 @@ _SKEWED = (
 )  # fmt: skip
 """The same as `_WARMED` for less, and more often without attackers."""
 
+_HELD_BACK = (
+    "ranges.warm_rounds=8", "ranges.held_back=[0.1,0.4]", "ranges.alpha=[0.3,2.0]",
+    "ranges.stages=[0.25,0.5,1.0]", "ranges.clean_share=0.35", _SHORT,
+)  # fmt: skip
+"""A shield that is wrong about some: what only they know is missing from the model, all who know
+something of it bring it back together, and look like accomplices. Learned from rounds in which
+everybody was averaged in, a detector is the more certain of them the longer it is wrong."""
+
 TRAINING = (
     Part("training", dict.fromkeys(_FIRST, 5), 16),
     Part("potent", _apart(10), 6),
@@ -125,6 +133,8 @@ TRAINING = (
     Part("working", _apart(140, (*LANGUAGE, *_HARD, *_EASY)), 12, _SKEWED),
     Part("working", _apart(160, (*IMAGES, *_OF_IMAGES)), 4, _SKEWED),
     Part("working", _apart(180, (*_EASY, *_OF_IMAGES)), 18, (_SHORT,)),
+    Part("working", {name: _apart(200, LEARNED)[name] for name in IMAGES}, 14, _HELD_BACK),
+    Part("working", _apart(220, (*LANGUAGE, *_HARD)), 6, _HELD_BACK),
 )  # fmt: skip
 """What detectors are learned from: federations of all sorts, half of them such in which most
 backdoors work, as those teach what one looks like."""

@@ -46,6 +46,7 @@ from benchmarks.detector_tables import (
     FEDERATIONS,
     FIGURES,
     GRADED,
+    HELD_BACK,
     KNOWN_TRIGGER,
     NO_EXPERTS,
     row,
@@ -106,6 +107,10 @@ def unseen_data_sets(study: Study, judged: Judged, _: argparse.Namespace) -> Ite
         every = [*scores, *scored(detector, other)]
         for harm, figure in by_harm([*tables, *other], every).items():
             yield row("harm", name, "fl_shield", harm=harm, **figure)
+        wrong = [t for t in other if t.facts.get("held_back")]
+        found = figures(wrong, scored(detector, wrong))
+        found |= passed_on(wrong, scored(detector, wrong), graded(detector.calibration))
+        yield row(HELD_BACK, name, "fl_shield", **found)
         for how, part in PARTS_OF_ROUNDS.items():
             chosen = [s for t, s in zip(tables, scores, strict=True) if part(t)]
             kept = [t for t in tables if part(t)]

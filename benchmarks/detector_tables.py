@@ -33,6 +33,9 @@ NO_EXPERTS = "without experts"
 GRADED = "graded"
 """The table of settings of the shield's default policy."""
 
+HELD_BACK = "held back"
+"""The table of federations in which honest clients are wrongly left out."""
+
 ADAPTIVE = "adaptive"
 """The table of attackers who know the detector."""
 
@@ -105,6 +108,11 @@ def write_results(
         "are worth on the evaluation is in the first table.",
         policies_table(rows),
         "## Attackers kept out of the model, or averaged in", by_label(rows, "data set, ", None),
+        "## Where a shield was wrong",
+        "Federations of the data set that its detector was not trained on, in which a tenth to "
+        "four tenths of the honest clients were left out for rounds, half of the time those who "
+        "have most of some class: their updates bring back what the model has forgotten.",
+        figures_table(rows, HELD_BACK),
         "## By what an update alone would do",
         "AUROC of attackers among the benign clients of their round, by the rise of the attack "
         "success rate that the update alone would cause, in points, and how many there are: the "
