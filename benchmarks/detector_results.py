@@ -108,8 +108,9 @@ def unseen_data_sets(study: Study, judged: Judged, _: argparse.Namespace) -> Ite
         for harm, figure in by_harm([*tables, *other], every).items():
             yield row("harm", name, "fl_shield", harm=harm, **figure)
         wrong = [t for t in other if t.facts.get("held_back")]
-        found = figures(wrong, scored(detector, wrong))
-        found |= passed_on(wrong, scored(detector, wrong), graded(detector.calibration))
+        scores_there = scored(detector, wrong)
+        found = figures(wrong, scores_there)
+        found |= passed_on(wrong, scores_there, graded(detector.calibration))
         yield row(HELD_BACK, name, "fl_shield", **found)
         for how, part in PARTS_OF_ROUNDS.items():
             chosen = [s for t, s in zip(tables, scores, strict=True) if part(t)]

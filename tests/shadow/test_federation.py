@@ -46,6 +46,15 @@ def weights(cohort: Cohort, index: int) -> dict[str, np.ndarray]:
     return dict(cohort.clients[index].load())
 
 
+def assert_is_mean(array: np.ndarray, cohort: Cohort, kept: list[int], name: str) -> None:
+    """The array is the mean of what some clients sent under a name, weighted by their samples."""
+    sizes = np.array([cohort.clients[i].num_examples for i in kept])
+    stacked = np.stack([weights(cohort, i)[name] for i in kept]).astype(np.float64)
+    mean = np.tensordot(sizes / sizes.sum(), stacked, axes=1)
+    found = np.asarray(array, dtype=np.float64)
+    np.testing.assert_allclose(found, mean, rtol=1e-5, atol=1e-6)
+
+
 def test_attackers_attack_from_their_round_on_and_do_harm(domain: Domain) -> None:
     rounds = list(ShadowFederation(domain, recipe("all")).rounds())
     assert rounds[0].malicious == [False] * 6
@@ -69,29 +78,21 @@ def test_in_warm_rounds_attackers_are_honest(domain: Domain) -> None:
     assert any((array != cold[name]).any() for name, array in honest.reference.items())
 
 
-def held_back(federation: ShadowFederation) -> set[int]:
-    return federation._held_back
-
-
 def test_who_is_held_back_is_not_averaged_in(domain: Domain) -> None:
     """The second round starts from the weighted mean of the others, by hand."""
     wrong = replace(recipe("honest", attackers=2), held_back=0.5, rounds=2)
     federation = ShadowFederation(domain, wrong)
     first, second = (played.cohort for played in federation.rounds())
-    assert len(held_back(federation)) == 2
-    assert held_back(federation) <= {2, 3, 4, 5}, "attackers are not benign clients"
+    assert len(federation._held_back) == 2
+    assert federation._held_back <= {2, 3, 4, 5}, "attackers are not benign clients"
     # In the first round of this recipe the two are honest, and are averaged in.
-    kept = sorted(set(range(6)) - held_back(federation))
-    sizes = np.array([first.clients[i].num_examples for i in kept])
+    kept = sorted(set(range(6)) - federation._held_back)
     for name, array in second.reference.items():
         if array.dtype.kind == "f":
-            stacked = np.stack([weights(first, i)[name] for i in kept]).astype(np.float64)
-            mean = np.tensordot(sizes / sizes.sum(), stacked, axes=1)
-            found = np.asarray(array, dtype=np.float64)
-            np.testing.assert_allclose(found, mean, rtol=1e-5, atol=1e-6)
+            assert_is_mean(array, first, kept, name)
 
 
-def test_half_of_the_warm_rounds_have_everybody(domain: Domain) -> None:
+def test_who_is_held_back_is_missing_from_late_warm_rounds(domain: Domain) -> None:
     def start(warm_rounds: int, held_back: float) -> Cohort:
         warm = replace(recipe("all", 0), warm_rounds=warm_rounds, held_back=held_back)
         return next(ShadowFederation(domain, warm).rounds()).cohort
@@ -113,7 +114,7 @@ def test_who_is_held_back_has_most_of_a_class_half_of_the_time(domain: Domain) -
             np.bincount(split.labels.numpy(), minlength=classes) / len(split)
             for split in federation._clients
         ])  # fmt: skip
-        chosen = sorted(held_back(federation))
+        chosen = sorted(federation._held_back)
         others = sorted(set(range(6)) - set(chosen))
         assert len(chosen) == 2
         return bool((shares[chosen].min(0) >= shares[others].max(0)).any())
@@ -128,14 +129,10 @@ def test_honest_aggregation_keeps_the_backdoor_out(domain: Domain) -> None:
     assert rounds[2].facts["attack_success"] < 0.1
     # Without attackers the global model is the weighted mean of all, by hand:
     clean = list(ShadowFederation(domain, recipe("all", attackers=0)).rounds())
-    sizes = np.array([client.num_examples for client in clean[0].cohort.clients])
     name = "final.weight" if "final.weight" in clean[0].cohort.reference else next(
         k for k in clean[0].cohort.reference if k.endswith("weight")
     )  # fmt: skip
-    stacked = np.stack([weights(clean[0].cohort, i)[name] for i in range(6)]).astype(np.float64)
-    mean = np.tensordot(sizes / sizes.sum(), stacked, axes=1)
-    found = np.asarray(clean[1].cohort.reference[name], dtype=np.float64)
-    np.testing.assert_allclose(found, mean, rtol=1e-5, atol=1e-6)
+    assert_is_mean(clean[1].cohort.reference[name], clean[0].cohort, list(range(6)), name)
 
 
 def test_nobody_has_the_servers_samples(domain: Domain) -> None:

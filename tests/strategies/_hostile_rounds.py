@@ -74,6 +74,8 @@ INNER: dict[str, Callable[[], Strategy]] = {
 }
 """Strategies behind the shield; none draws random numbers, so that two runs can be compared."""
 
+DETECTORS = ("shipped", "norm", "failing")
+
 
 @dataclass(frozen=True)
 class Plan:
