@@ -71,7 +71,7 @@ def save_detector(
         for name, tensor in network.state_dict().items()
     }
     metadata = {"format": FORMAT, "version": str(VERSION), "columns": _fingerprint(spec)}
-    weights = save_tensors(tensors, metadata)
+    weights = _in_order(save_tensors(tensors, metadata))
     facts |= {
         "format": FORMAT,
         "version": VERSION,
@@ -224,6 +224,18 @@ def _size(network: SetNetwork) -> dict[str, int | bool]:
     """Return what it takes to build a network whose weights are then loaded."""
     sizes = {"hidden": network.hidden, "pools": network.pools, "heads": network.heads}
     return sizes | {"expert": network.is_expert}
+
+
+def _in_order(archive: bytes) -> bytes:
+    """Return safetensors with the entries of the header sorted.
+
+    The library shuffles the metadata; a detector saved twice must be the same file, as its SHA-256
+    tells detectors apart.
+    """
+    start = 8 + int.from_bytes(archive[:8], "little")
+    header = json.dumps(json.loads(archive[8:start]), sort_keys=True, separators=(",", ":"))
+    aligned = header.encode().ljust(-(-len(header.encode()) // 8) * 8)
+    return len(aligned).to_bytes(8, "little") + aligned + archive[start:]
 
 
 def _fingerprint(spec: FeatureSpec) -> str:

@@ -67,6 +67,15 @@ def test_saving_replaces_and_leaves_nothing_behind(folder: Path) -> None:
     assert len(load_detector(folder).networks) == 1
 
 
+def test_a_detector_saved_again_is_the_same_file(folder: Path) -> None:
+    detector = load_detector(folder)
+    for _ in range(20):  # safetensors alone would shuffle three entries
+        save_detector(folder.with_name("again"), detector.networks, detector.spec, FACTS)
+        again = folder.with_name("again")
+        assert (again / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
+        assert (again / CARD).read_bytes() == (folder / CARD).read_bytes()
+
+
 def test_what_cannot_be_loaded_is_not_written(tmp_path: Path) -> None:
     target = tmp_path / "detector"
     with pytest.raises(ConfigurationError, match="'sha256' as well"):
