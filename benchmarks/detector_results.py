@@ -5,17 +5,19 @@
 Plays the shadow federations (`benchmarks/detector_data.py`), trains detectors that leave out a data
 set, a trigger family, an architecture or a modality, judges them and the statistics of published
 defences on the same updates, and writes `docs/results/detector.json`, Markdown tables beside it and
-the main one into README.md. `--ship` also trains on all data sets and writes that detector into the
-package, and those that leave out a data set into `benchmarks/detectors`, for studies on it. What is
-played, learned and measured is kept in the store: it can be stopped and started again.
+the main one into README.md. What is played and learned is kept in the store, and what is measured
+in the JSON: it can be stopped and started again, on another machine as well.
+
+Data sets are judged by the committed detectors that leave them out (`benchmarks/detectors`), if
+those were learned from the same rounds with the same settings. `--ship` learns and writes them
+anew, and the package's detector, which is learned from all data sets.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +28,13 @@ from rich.progress import track
 
 from benchmarks import detector_data as data
 from benchmarks.detection_figures import by_harm, evaluation, figures
-from benchmarks.detector_samples import SIBLINGS, sample_rows
+from benchmarks.detector_samples import sample_rows
 from benchmarks.detector_study import (
+    COMMITTED,
     FALSE_ALARMS,
+    LEARNED_FROM,
     SETTINGS,
+    SIBLINGS,
     SINGLE,
     Columns,
     Keep,
@@ -49,9 +54,10 @@ from benchmarks.detector_tables import (
     HELD_BACK,
     KNOWN_TRIGGER,
     NO_EXPERTS,
+    Record,
+    Row,
     row,
     training_facts,
-    write_results,
 )
 from benchmarks.graded_weights import ASKED, graded, means, passed_on
 from benchmarks.known_trigger import known_trigger_scores
@@ -89,7 +95,7 @@ Judged = dict[str, list[EpisodeTable]]
 
 def unseen_data_sets(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[Any]:
     """The main table: every data set by a detector that never saw it, and rivals beside it."""
-    study.learn(*calibrated_plans(judged))
+    study.learn_calibrated(*judged)
     for name, tables in track(judged.items(), "unseen data sets"):
         detector = study.calibrated(name)
         scores = scored(detector, tables)
@@ -117,12 +123,6 @@ def unseen_data_sets(study: Study, judged: Judged, _: argparse.Namespace) -> Ite
             kept = [t for t in tables if part(t)]
             if any(t.malicious.any() for t in kept):
                 yield row(f"data set, {how}", name, "fl_shield", **figures(kept, chosen))
-
-
-def calibrated_plans(names: Iterable[str]) -> list[Plan]:
-    """Return the plans of detectors without each data set, and of those that calibrate them."""
-    plans = [unseen(*{name, other}) for name in names for other in data.LEARNED]
-    return [*{plan.name: plan for plan in plans}.values()]
 
 
 PARTS_OF_ROUNDS: dict[str, Keep] = {
@@ -154,7 +154,7 @@ def graded_policies(study: Study, _: Judged, __: argparse.Namespace) -> Iterator
     """What settings of the policy pass on, on data sets that no figure of ours is about."""
     found: dict[str, list[dict[str, float | None]]] = {what: [] for what in ASKED}
     chosen_on = [name for name in data.LEARNED if name not in data.JUDGED]
-    study.learn(*calibrated_plans(chosen_on))
+    study.learn_calibrated(*chosen_on)
     for name in track(chosen_on, "graded"):
         detector = study.calibrated(name)
         tables = [t for t in study.training if t.domain == name]
@@ -288,7 +288,7 @@ def _short(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def ship(study: Study, rows: Sequence[dict[str, Any]]) -> None:
+def ship(study: Study, rows: Sequence[Row]) -> None:
     """Write the package's detector, and the siblings that leave out a data set each.
 
     The figures of a card are those of detectors that have not seen what is judged.
@@ -317,6 +317,7 @@ def _save(study: Study, folder: Path, held_out: tuple[str, ...], facts: dict[str
     seen = [table for table in study.training if table.domain not in held_out]
     card = facts_of_training(seen, SETTINGS, held_out, FALSE_ALARMS, f"{COMMAND} SHIP=--ship")
     card |= {"calibration": asdict(detector.calibration), **facts}
+    card[LEARNED_FROM] = study.learned_from(unseen(*held_out))
     card["seconds"] = round(time.monotonic() - started, 1)
     save_detector(folder, detector.networks, detector.spec, card)
 
@@ -343,29 +344,21 @@ def main() -> None:
     parser.add_argument("--ship", action="store_true", help="write the detectors")
     options = data.options_of(parser)
     data.play_all(options.store, options.data, options.workers)
-    study = Study(options.store / "detectors", data.training_tables(options.store), options.workers)
+    training = data.training_tables(options.store)
+    committed = {} if options.ship else COMMITTED
+    study = Study(options.store / "detectors", training, options.workers, committed)
     judged = data.evaluation_tables(data.judged_in(options.store), data.EVALUATION)
-    runs = sorted({t.run for part in (study.training, *judged.values()) for t in part})
-    folder = options.store / "rows" / digest(asdict(SETTINGS), runs)
-    rows = {name: _measured(folder / f"{name}.json") for name in PARTS}
-    for name in options.only:
-        if rows[name] is None:
+    runs = sorted({t.run for part in (training, *judged.values()) for t in part})
+    record = Record(training_facts(training, asdict(SETTINGS)), digest(asdict(SETTINGS), runs))
+    rows = record.measured()
+    if "data" not in {*rows, *options.only}:
+        parser.error("federations or settings are new: the part `data` is measured first")
+    for name in [part for part in PARTS if part in options.only]:
+        if name not in rows:
             rows[name] = [*PARTS[name](study, judged, options)]
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{name}.json").write_text(json.dumps(rows[name]), encoding="utf-8")
-    if rows["data"] is None:
-        print("Nothing is written yet: the main table (--only data) is still to be measured.")
-        return
-    missing = [name for name, part in rows.items() if part is None]
-    found = [r for part in rows.values() for r in part or ()]
+        record.write(rows, [part for part in PARTS if part not in rows])
     if options.ship:
-        ship(study, found)
-    write_results(found, training_facts(study.training, asdict(SETTINGS)), missing)
-
-
-def _measured(file: Path) -> Any:
-    """Return the rows of a part that was measured earlier."""
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        ship(study, [row for part in rows.values() for row in part])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import torch
 
 from benchmarks import detector_data as data
 from benchmarks.detection_figures import Scores
+from fl_shield.detector import SHIPPED
 from fl_shield.detector.meta_detector import Calibration, MetaDetector
-from fl_shield.detector.store import VERSION, load_detector, save_detector
+from fl_shield.detector.store import CARD, VERSION, load_detector, read_card, save_detector
 from fl_shield.meta import MetaTraining, train_detector
 from fl_shield.meta.calibrate import cautious, log_odds, unseen_log_odds
 from fl_shield.shadow.store import domain_of
@@ -26,6 +27,18 @@ SINGLE = replace(SETTINGS, networks=1, experts=0, steps=1000)
 """Comparisons of kinds of training make do with less than the headline, each side with the same."""
 
 FALSE_ALARMS = 0.01
+
+SIBLINGS = data.ROOT / "benchmarks" / "detectors"
+"""Where the committed detectors that leave out a data set each are."""
+
+COMMITTED = {
+    "all": SHIPPED,
+    **{f"without-{name}": SIBLINGS / f"without-{name}" for name in data.JUDGED},
+}
+"""Committed detectors by the name of their plan."""
+
+LEARNED_FROM = "learned_from"
+"""What the card of a committed detector calls the digest of its rounds and settings."""
 
 Keep = Callable[[EpisodeTable], bool]
 """Says which rounds a detector learns from."""
@@ -55,18 +68,34 @@ class Study:
         store: Folder that detectors are kept in.
         training: Rounds to learn from.
         workers: Detectors learned at a time.
+        committed: Folders of calibrated detectors by the name of their plan. One that was learned
+            from the same rounds with the same settings is not learned again.
     """
 
-    def __init__(self, store: Path, training: Sequence[EpisodeTable], workers: int) -> None:
+    def __init__(
+        self,
+        store: Path,
+        training: Sequence[EpisodeTable],
+        workers: int,
+        committed: Mapping[str, Path] | None = None,
+    ) -> None:
         self._store, self.training, self._workers = store, training, workers
+        self._committed = committed or {}
 
     def learn(self, *plans: Plan) -> None:
         """Learn detectors that are not there yet, side by side."""
-        missing = [p for p in plans if not (self._folder(p) / "detector.json").is_file()]
+        missing = [p for p in plans if not (self._folder(p) / CARD).is_file()]
         for plan, outcome in in_parallel(self._learn, missing, self._workers):
             if isinstance(outcome, Exception):
                 raise outcome
             print(f"learned {plan.name}", flush=True)
+
+    def learn_calibrated(self, *names: str) -> None:
+        """Learn detectors that leave out a data set each, and those that calibrate them."""
+        others = sorted({table.domain for table in self.training})
+        new = [name for name in names if not self.is_committed(unseen(name))]
+        plans = [unseen(*{name, other}) for name in new for other in others]
+        self.learn(*{plan.name: plan for plan in plans}.values())
 
     def detector(self, plan: Plan) -> MetaDetector:
         """Return an uncalibrated detector, whose scores are log-odds."""
@@ -86,7 +115,10 @@ class Study:
 
     def calibrated(self, *held_out: str) -> MetaDetector:
         """Return `without(*held_out)` as it is shipped, calibrated."""
-        detector = self.without(*held_out)
+        plan = unseen(*held_out)
+        if self.is_committed(plan):
+            return load_detector(self._folder(plan))
+        detector = self.detector(plan)
         return MetaDetector(detector.networks, detector.spec, self.calibration(*held_out))
 
     def rounds_of(self, plan: Plan) -> list[EpisodeTable]:
@@ -103,9 +135,20 @@ class Study:
         trained = train_detector(self.rounds_of(plan), plan.settings)
         save_detector(self._folder(plan), *trained, {"name": plan.name})
 
+    def learned_from(self, plan: Plan) -> str:
+        """Return a digest of the rounds and settings of a plan."""
+        rounds = sorted((t.run, t.round_number, t.names) for t in self.rounds_of(plan))
+        return digest(asdict(plan.settings), VERSION, rounds)
+
+    def is_committed(self, plan: Plan) -> bool:
+        """Return whether a detector is there that was learned elsewhere, and calibrated."""
+        return self._folder(plan) == self._committed.get(plan.name)
+
     def _folder(self, plan: Plan) -> Path:
-        rounds = [(t.run, t.round_number, t.names) for t in self.rounds_of(plan)]
-        return self._store / f"{plan.name}-{digest(asdict(plan.settings), VERSION, rounds)}"
+        wanted, folder = self.learned_from(plan), self._committed.get(plan.name)
+        if folder is not None and read_card(folder).get(LEARNED_FROM) == wanted:
+            return folder
+        return self._store / f"{plan.name}-{wanted}"
 
 
 def unseen(*domains: str) -> Plan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -62,27 +63,48 @@ FIGURES = {
 
 Row = Mapping[str, Any]
 
+_JSON = RESULTS / "detector.json"
 
-def write_results(
-    rows: Sequence[Row], training: Mapping[str, Any], missing: Sequence[str] = ()
-) -> None:
-    """Write `docs/results/detector.json` and `.md`, and two tables into README.
 
-    Args:
-        rows: What was measured.
+@dataclass(frozen=True)
+class Record:
+    """What was measured: `docs/results/detector.json`, `.md`, and two tables in README.
+
+    Attributes:
         training: What the detectors were learned from, as `training_facts` says it.
-        missing: Parts that are still to be measured.
+        measured_on: Digest of federations and settings; rows of others are not taken over.
     """
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    record = {
-        "command": COMMAND,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "training": dict(training),
-        "targets": {"held_out": JUDGED, **FLOORS},
-        "still_to_measure": list(missing),
-        "rows": [_rounded(row) for row in rows],
-    }
-    (RESULTS / "detector.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    training: Mapping[str, Any]
+    measured_on: str
+
+    def measured(self) -> dict[str, list[Row]]:
+        """Return the rows that are in the JSON, by part."""
+        parts: dict[str, list[Row]] = {}
+        record = json.loads(_JSON.read_text(encoding="utf-8")) if _JSON.is_file() else {}
+        if record.get("measured_on") == self.measured_on:
+            for found in record["rows"]:
+                parts.setdefault(found["part"], []).append(found)
+        return parts
+
+    def write(self, parts: Mapping[str, Sequence[Row]], missing: Sequence[str]) -> None:
+        """Write the rows of all parts; some may still have to be measured."""
+        rows = [_rounded({"part": part, **found}) for part in parts for found in parts[part]]
+        record = {
+            "command": COMMAND,
+            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            "training": dict(self.training),
+            "measured_on": self.measured_on,
+            "targets": {"held_out": JUDGED, **FLOORS},
+            "still_to_measure": list(missing),
+            "rows": rows,
+        }
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        _JSON.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        _write_page(rows, missing)
+
+
+def _write_page(rows: Sequence[Row], missing: Sequence[str]) -> None:
     page = [
         "# The detector on what it has never seen",
         f"Written by `{COMMAND}`. Every row is scored by a detector that was trained without what "
@@ -271,4 +293,4 @@ def _is_own(row: Row) -> bool:
 
 
 def _rounded(row: Row) -> dict[str, Any]:
-    return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+    return {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}

@@ -1,6 +1,7 @@
 """No federation that detectors are judged on is one that they are learned from."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ from benchmarks.detector_data import (
     packed,
     training_tables,
 )
-from benchmarks.detector_samples import SIBLINGS
-from benchmarks.detector_study import Study, unseen
+from benchmarks.detector_study import COMMITTED, LEARNED_FROM, SIBLINGS, Study, unseen
+from benchmarks.detector_tables import Record
 from fl_shield.descriptors.plan import matches
 from fl_shield.shadow.describe import CLEAN_SAMPLES
 from fl_shield.shadow.store import domain_of
@@ -80,6 +81,47 @@ def test_the_committed_detector_of_a_data_set_has_seen_all_others(name: str) -> 
     card = json.loads((SIBLINGS / f"without-{name}" / "detector.json").read_text(encoding="utf-8"))
     assert card["held_out"] == [name]
     assert set(card["federations"]) == set(LEARNED) - {name}
+
+
+@pytest.fixture(scope="module")
+def learned() -> list[EpisodeTable]:
+    """The committed rounds, as detectors are learned from them."""
+    rounds = unpacked(packed("training"))
+    return [replace(t, domain=PAIRS.get(t.domain, t.domain)) for t in rounds]
+
+
+def test_committed_detectors_are_learned_from_the_committed_rounds(
+    tmp_path: Path, learned: list[EpisodeTable]
+) -> None:
+    study = Study(tmp_path, learned, 1, COMMITTED)
+    study.learn_calibrated(*JUDGED)
+    assert not list(tmp_path.iterdir())  # nothing had to be learned
+    for name in JUDGED:
+        card = json.loads((SIBLINGS / f"without-{name}" / "detector.json").read_text("utf-8"))
+        assert study.calibrated(name).calibration.threshold == card["calibration"]["threshold"]
+        assert card[LEARNED_FROM] == study.learned_from(unseen(name))
+
+
+def test_a_committed_detector_of_other_rounds_is_not_taken(
+    tmp_path: Path, learned: list[EpisodeTable]
+) -> None:
+    less = Study(tmp_path, [t for t in learned if t.run != "mnist-0000005"], 1, COMMITTED)
+    assert less.is_committed(unseen("mnist"))
+    assert not less.is_committed(unseen("sst2"))
+
+
+def test_figures_of_other_federations_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "detector.json"
+    monkeypatch.setattr("benchmarks.detector_tables._JSON", file)
+    assert Record({}, "abc").measured() == {}
+    rows = [{"part": part, "table": "t"} for part in ("data", "kinds", "data")]
+    file.write_text(json.dumps({"measured_on": "abc", "rows": rows}), encoding="utf-8")
+    assert {part: len(found) for part, found in Record({}, "abc").measured().items()} == {
+        "data": 2, "kinds": 1,
+    }  # fmt: skip
+    assert Record({}, "abd").measured() == {}
 
 
 def test_committed_rounds_to_learn_from_are_of_the_training() -> None:
