@@ -51,8 +51,8 @@ def save_detector(
         networks: One or more trained networks.
         spec: Columns and units they were trained with.
         card: JSON-ready facts of the training. Two entries have a meaning: `name`, what logs call
-            the detector, and `calibration` with the numbers of `Calibration`, of which those
-            left out have the defaults of `Calibration`.
+            the detector, before the digits that its SHA-256 begins with; and `calibration` with
+            the numbers of `Calibration`, of which those left out have their defaults.
 
     Raises:
         ConfigurationError: if the parts do not fit together, or the card is not JSON-ready.
@@ -127,7 +127,7 @@ def load_detector(folder: str | Path) -> MetaDetector:
             "the weights were trained with. Copy both files of a detector together."
         )
     networks = _networks(source, card["networks"], spec, tensors)
-    name = str(card.get("name", f"meta-learned detector {source.name}"))
+    name = f"{card.get('name', source.name)} {str(card['sha256'])[:8]}"
     return MetaDetector(networks, spec, calibration, card, name)
 
 

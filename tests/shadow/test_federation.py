@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from fl_shield.errors import ConfigurationError, StateError
 from fl_shield.models.mlp import Mlp
 from fl_shield.shadow.describe import describe_run, probe_set
 from fl_shield.shadow.domain import Architecture, Domain
-from fl_shield.shadow.federation import ShadowFederation
+from fl_shield.shadow.federation import WARM, ShadowFederation
 from fl_shield.shadow.recipe import ClientRecipe, Recipe, RecipeRanges
 from fl_shield.shadow.store import play, stored_run, stored_runs
 from fl_shield.shadow.table import EpisodeTable, SupportTable, read_tables, write_tables
@@ -103,6 +104,26 @@ def test_who_is_held_back_is_missing_from_late_warm_rounds(domain: Domain) -> No
     assert not same(start(1, 0.5), start(1, 0.0))
     assert not same(start(2, 0.5), start(2, 0.0))
     assert same(start(0, 0.5), start(0, 0.0))
+
+
+def test_everybody_is_in_the_early_half_of_the_warm_rounds(
+    domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm = replace(recipe("all", 0), warm_rounds=5, held_back=0.5)
+    federation = ShadowFederation(domain, warm)
+    trained: dict[int, set[int]] = {}
+    train = federation._train
+
+    def watched(index: int, client: ClientRecipe, number: int, *rest: Any) -> Any:
+        trained.setdefault(number - WARM, set()).add(index)
+        return train(index, client, number, *rest)
+
+    monkeypatch.setattr(federation, "_train", watched)
+    next(federation.rounds())
+    everybody = set(range(6))
+    late = everybody - federation._held_back
+    assert len(late) == 3
+    assert [trained[number] for number in range(5)] == [everybody] * 2 + [late] * 3
 
 
 def test_who_is_held_back_has_most_of_a_class_half_of_the_time(domain: Domain) -> None:

@@ -160,6 +160,22 @@ def test_memory_survives_a_restart() -> None:
     assert other.last_verdicts == one.last_verdicts
 
 
+def test_evidence_that_another_detector_gathered_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one = shielded([-1.0] * 5)
+    play(one)
+    state = one.state_dict()
+    same, other = shielded([-1.0] * 5), shielded()
+    caplog.clear()
+    same.load_state_dict(state)
+    assert not caplog.messages
+    other.load_state_dict(state)
+    assert caplog.messages == [
+        "The evidence was gathered by the detector scripted and goes on with norm."
+    ]
+
+
 class RememberingInspector(NormInspector):
     """An inspector with a memory."""
 
