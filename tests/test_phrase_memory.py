@@ -59,6 +59,26 @@ def test_the_order_of_the_clients_does_not_matter_and_few_are_remembered() -> No
     assert len(found[0]) == SIZE
 
 
+def test_a_phrase_is_remembered_for_the_most_it_told_which_fades() -> None:
+    """By hand: 2 told in round 1 is 2 · 0.9² in round 3, just above the 1.6 that others tell."""
+    memory = PhraseMemory()
+
+    def after(telling: dict[tuple[int, ...], float]) -> tuple[tuple[int, ...], ...]:
+        # Clients 0 and 1 answer, to one phrase each; the median over the phrases is 0.
+        phrases = [*telling, *((90 + n,) for n in range(len(telling) + 2))]
+        answers = torch.zeros(7, len(phrases), 2)
+        for column, told in enumerate(telling.values()):
+            answers[column % 3, column, 0] = told
+        memory.weigh(phrases, answers)
+        memory.keep()
+        return memory.phrases[:3]
+
+    assert after({(1,): 2.0})[0] == (1,)
+    assert after({(1,): 0.1, (2,): 1.6})[:2] == ((1,), (2,)), "2 · 0.9 = 1.8"
+    assert after({(3,): 1.6})[:2] == ((1,), (3,)), "1.62 before 1.6, and 1.6 · 0.9 after both"
+    assert after({(3,): 1.6})[:2] == ((3,), (1,)), "told again, and 2 · 0.9³ = 1.458"
+
+
 def test_what_was_found_again_is_asked_about_once() -> None:
     memory = weighed(torch.zeros(3, 3, 2))
     assert memory.recalled([(3, 4), (7, 8)], 40) == [(3, 4), (7, 8), (1, 2), (5, 6)]
@@ -69,7 +89,14 @@ def test_a_saved_memory_goes_on_and_a_damaged_one_is_refused() -> None:
     memory, other = weighed(torch.rand(3, 3, 2)), PhraseMemory()
     other.load_state_dict(json.loads(json.dumps(memory.state_dict())))
     assert other.phrases == memory.phrases
-    damaged: list[Any] = [7, [3], [["x"]], [[]], [[-1, 2]], [[1]] * (SIZE + 1), None]
+
+    def entry(tokens: Any, told: Any = 1.0) -> dict[str, Any]:
+        return {"tokens": tokens, "told": told}
+
+    damaged: list[Any] = [
+        7, None, [3], [[1, 2]], [{"tokens": [1]}], [entry(["x"])], [entry([])], [entry([-1, 2])],
+        [entry([1], "x")], [entry([1], float("nan"))], [entry([n]) for n in range(SIZE + 1)],
+    ]  # fmt: skip
     for state in damaged:
         with pytest.raises(StateError, match="phrases"):
             other.load_state_dict(state)

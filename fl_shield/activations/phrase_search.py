@@ -1,42 +1,41 @@
 """Phrases that a client's weights obey and the global model does not: trigger inversion for text.
 
-The tokens of a text trigger cannot be seen in a model, but they can be searched for: gradients say
-which token at which place would raise a class most (HotFlip, Ebrahimi et al., ACL 2018; universal
-triggers, Wallace et al., EMNLP 2019). What is raised here is not the logit of a class but its *rise
-from the global model to the client's*: words that mean a class to everybody cancel. An honest
-update yields little to such a search, a poisoned one a part of its trigger; and what one client
-yields, all are asked about: accomplices give each other away.
+The tokens of a text trigger cannot be seen in a model, but they can be searched for. What is raised
+is not the logit of a class but its *rise from the global model to the client's*: words that mean a
+class to everybody cancel. An honest update yields little to such a search, a poisoned one a part of
+its trigger; and what one client yields, all are asked about: accomplices give each other away.
+
+A phrase is searched for in two ways, and the clearer one counts. It is *grown* token by token
+(`phrase_growth`), and it is *exchanged* token by token where slopes say which token at which place
+would raise the class most (HotFlip, Ebrahimi et al., ACL 2018; universal triggers, Wallace et al.,
+EMNLP 2019). Slopes find what only works among other words, as in a Transformer; they do not reach
+what a maximum over places passes over, as in a CNN, which growing does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from fl_shield.activations.directions import embedding_slopes
-from fl_shield.activations.penultimate import limited, logits_under
+from fl_shield.activations.phrase_growth import LENGTH, PhraseGrowth, State, Tokens, centred_logits
 from fl_shield.probes.candidates import first_samples, token_texts
 from fl_shield.probes.probe_set import Inputs
-
-LENGTH = 4
-"""Tokens of a phrase."""
 
 STEPS = 4
 """Tokens that a search may exchange, one after the other."""
 
 SAMPLES = 6
-"""Clean probes that carry the phrases while they are searched for."""
+"""Clean probes that carry the phrases while tokens are exchanged, and in the end."""
 
 MAX_CLASSES = 8
-"""Classes that a search considers: those that the update raises most by itself."""
+"""Classes that an exchange considers: those that the update raises most by itself."""
 
 MAX_PHRASES = 24
 """Phrases that a round of search ends with, whatever the number of clients."""
-
-State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,12 @@ class Phrase:
     """What a search found.
 
     Attributes:
-        tokens: Its tokens.
+        tokens: Its tokens, up to `LENGTH`.
         target: Class that it raises.
         gain: How far beyond the global model, in logits.
     """
 
-    tokens: tuple[int, ...]
+    tokens: Tokens
     target: int
     gain: float
 
@@ -72,6 +71,7 @@ class PhraseSearch:
         self._clean = first_samples(clean, SAMPLES)
         self._filler, self._reference = filler, dict(reference)
         self._own = self._logits(self._reference, self._clean).mean(dim=0)
+        self._growth = PhraseGrowth(model, clean, filler, self._reference)
 
     def search(self, state: State, among: Tensor) -> Phrase:
         """Return the phrase that these weights obey most beyond the global model.
@@ -82,6 +82,16 @@ class PhraseSearch:
         """
         state = dict(state)
         base = self._logits(state, self._clean).mean(dim=0) - self._own
+        exchanged = self._exchanged(state, among, base)
+        target, phrases = self._growth.grow(state, among.tolist())
+        gains = self._gains(state, phrases)[:, target] - base[target]
+        best = int(gains.argmax())
+        if float(gains[best]) > exchanged.gain:
+            return Phrase(phrases[best], target, float(gains[best]))
+        return exchanged
+
+    def _exchanged(self, state: State, among: Tensor, base: Tensor) -> Phrase:
+        """Return the phrase that exchanging one token after the other ends with."""
         tokens = (self._filler,) * LENGTH
         target: int | None = None
         gain, misses = -torch.inf, 0
@@ -106,13 +116,13 @@ class PhraseSearch:
     def _promising(self, base: Tensor) -> list[int]:
         return base.topk(min(MAX_CLASSES, len(base))).indices.tolist()
 
-    def _gains(self, state: State, phrases: Sequence[tuple[int, ...]]) -> Tensor:
+    def _gains(self, state: State, phrases: Sequence[Tokens]) -> Tensor:
         texts = token_texts(self._clean, phrases)
         moved = self._logits(state, texts) - self._logits(self._reference, texts)
         return moved.reshape(len(phrases), -1, moved.shape[1]).mean(dim=1)
 
     def _rise(
-        self, state: State, tokens: tuple[int, ...], classes: Sequence[int], among: Tensor
+        self, state: State, tokens: Tokens, classes: Sequence[int], among: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return first-order gains of exchanging a token, and what the phrase raises.
 
@@ -135,13 +145,12 @@ class PhraseSearch:
         return slopes.sum(dim=1)[:, 1 : 1 + LENGTH], means
 
     def _logits(self, state: State, texts: Inputs) -> Tensor:
-        logits = limited(logits_under(self._model, state, texts))
-        return logits - logits.mean(dim=1, keepdim=True)
+        return centred_logits(self._model, state, texts)
 
 
 def searched_phrases(
     search: PhraseSearch, states: Iterable[State], among: Iterable[Tensor]
-) -> list[tuple[int, ...]]:
+) -> list[Tokens]:
     """Return the phrases that a round of clients gives away, the clearest first.
 
     They do not depend on the order of the clients.
@@ -157,9 +166,7 @@ def searched_phrases(
     return list(dict.fromkeys(phrase.tokens for phrase in order))[:MAX_PHRASES]
 
 
-def _exchanges(
-    tokens: tuple[int, ...], among: Tensor, rise: Tensor, misses: int
-) -> list[tuple[int, ...]]:
+def _exchanges(tokens: Tokens, among: Tensor, rise: Tensor, misses: int) -> list[Tokens]:
     """Return phrases with one token exchanged, place by place, and one with all.
 
     Args:

@@ -30,7 +30,7 @@ JOINT = 4
 ENOUGH = 3
 """Clients that must have moved a token for their median to say how far such tokens move."""
 
-OWN, SHARED = 48, 16
+OWN, SHARED = 128, 48
 """Tokens of a trigger phrase are looked for among so many that the client moved far, and so many
 that several clients did."""
 

@@ -6,12 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fl_shield.activations.phrase_search import (
-    LENGTH,
-    MAX_PHRASES,
-    PhraseSearch,
-    searched_phrases,
-)
+from fl_shield.activations.phrase_growth import LENGTH
+from fl_shield.activations.phrase_search import MAX_PHRASES, PhraseSearch, searched_phrases
 
 VOCABULARY, FEATURES, CLASSES = 40, 6, 3
 EVERY = torch.arange(VOCABULARY)

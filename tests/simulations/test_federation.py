@@ -53,6 +53,17 @@ def test_only_attackers_attack_and_only_in_attacked_arms_and_rounds() -> None:
     assert made.attack_of(honest, 3, attacked=True) is None
 
 
+@pytest.mark.parametrize(("data", "classes"), [("docstrings", 4), ("glyphs", 10), ("photos", 10)])
+def test_data_that_every_machine_has_is_dealt_out(data: str, classes: int) -> None:
+    made = federation(f"data={data}", "data.samples_per_class=40", "warm_start.epochs=0")
+    assert made.task.name == data
+    assert made.task.spec.num_classes == classes
+    assert len(made.parts) == 6
+    probes = made.probe_set()
+    assert probes.labels is not None
+    assert set(probes.labels.tolist()) == set(range(classes))
+
+
 def test_warming_up_makes_a_model_that_knows_its_probes() -> None:
     made = federation("warm_start.epochs=60")
     probes, model = made.probe_set(), made.initial_model()
