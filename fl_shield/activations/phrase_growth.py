@@ -98,7 +98,7 @@ class PhraseGrowth:
         whole = first if isinstance(first, Tensor) else first["input_ids"]
         try:
             return self._filled(first, filler, 1 + LENGTH + ROOM)
-        except RuntimeError:  # a model that is built for texts of one length
+        except (RuntimeError, ValueError, AssertionError):  # built for texts of one length
             return self._filled(first, filler, whole.shape[1])
 
     def _filled(self, first: Inputs, filler: int, length: int) -> tuple[Inputs, Tensor]:

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from fl_shield.activations.phrase_growth import LENGTH, POOL, WIDTH
 from fl_shield.cohort import ClientUpdate, Cohort, State
 from fl_shield.descriptors.plan import Plan, plan_of
 from fl_shield.detector import RobustRule, columns_of, default_detector
 from fl_shield.inspection import Inspector
 from fl_shield.probes.probe_set import ProbeSet
-from tests._words import Words
+from tests._words import VOCABULARY, Words
 
 NUM_PROBES = 8
 IMAGES = ProbeSet(
@@ -126,11 +127,15 @@ def test_phrases_are_asked_of_the_clients_own_weights() -> None:
 def test_a_search_costs_two_times_its_steps_and_what_the_others_found() -> None:
     # A step takes the slopes of two models, and nine phrases on both; six samples each.
     step = (2 + 2 * 9) * 6
+    # Growing takes short texts, one for every token that it may begin with and, a token longer, two
+    # for each of a pool and of the phrases that are grown; and what it ends with, six samples each.
+    grown = 1 + VOCABULARY + (LENGTH - 1) * WIDTH * POOL * 2
+    growth = 2 * (grown + 6 * LENGTH * WIDTH)
     # One more phrase is answered by five clients, twice beside the global model and once without,
     # and the fifth client answers to what the others have found.
     answers = (5 * 3 + 1) * 6 + 4 * 3 * 6
     more = samples_per_client(CountedWords(), TEXTS, ["answer_lift@raw/searched"])
-    assert more <= NUM_PROBES + 2 * (2 * 6 + 3 * step) + answers
+    assert more <= NUM_PROBES + 2 * (2 * 6 + 3 * step) + growth + answers
 
 
 @settings(max_examples=25, deadline=None)
