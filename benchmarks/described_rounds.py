@@ -7,6 +7,7 @@ archives without pickled parts.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -80,6 +81,13 @@ def unpack(file: Path, folder: Path) -> None:
         target = folder / f"{run}.safetensors"
         if not target.is_file():
             write_tables(target, list(tables))
+
+
+def digest_of(table: EpisodeTable) -> str:
+    """Return a digest of what `pack` would keep of a round: the same before and after."""
+    head = json.dumps([table.run, table.round_number, table.names, table.malicious.tolist()])
+    kept = _rounded(table.raw - np.median(table.raw, axis=0))
+    return hashlib.sha256(head.encode() + kept.tobytes()).hexdigest()[:12]
 
 
 def _rounded(values: NDArray[np.float64]) -> NDArray[np.int16]:

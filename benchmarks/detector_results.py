@@ -27,6 +27,7 @@ import numpy as np
 from rich.progress import track
 
 from benchmarks import detector_data as data
+from benchmarks.described_rounds import digest_of
 from benchmarks.detection_figures import by_harm, evaluation, figures
 from benchmarks.detector_samples import sample_rows
 from benchmarks.detector_study import (
@@ -348,8 +349,8 @@ def main() -> None:
     committed = {} if options.ship else COMMITTED
     study = Study(options.store / "detectors", training, options.workers, committed)
     judged = data.evaluation_tables(data.judged_in(options.store), data.EVALUATION)
-    runs = sorted({t.run for part in (training, *judged.values()) for t in part})
-    record = Record(training_facts(training, asdict(SETTINGS)), digest(asdict(SETTINGS), runs))
+    described = sorted(digest_of(t) for part in (training, *judged.values()) for t in part)
+    record = Record(training_facts(training, asdict(SETTINGS)), digest(asdict(SETTINGS), described))
     rows = record.measured()
     if "data" not in {*rows, *options.only}:
         parser.error("federations or settings are new: the part `data` is measured first")

@@ -6,12 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks import detector_data as data
+from benchmarks.described_rounds import digest_of
 from benchmarks.detection_figures import Scores
 from fl_shield.detector import SHIPPED
 from fl_shield.detector.meta_detector import Calibration, MetaDetector
@@ -137,8 +139,17 @@ class Study:
 
     def learned_from(self, plan: Plan) -> str:
         """Return a digest of the rounds and settings of a plan."""
-        rounds = sorted((t.run, t.round_number, t.names) for t in self.rounds_of(plan))
-        return digest(asdict(plan.settings), VERSION, rounds)
+        kept = sorted(
+            (self._described[id(table)], with_columns(table, plan.columns).names)
+            for table in self.training
+            if plan.keep(table)
+        )
+        return digest(asdict(plan.settings), VERSION, kept)
+
+    @cached_property
+    def _described(self) -> dict[int, str]:
+        """Digests of all rounds, by the identity of their tables."""
+        return {id(table): digest_of(table) for table in self.training}
 
     def is_committed(self, plan: Plan) -> bool:
         """Return whether a detector is there that was learned elsewhere, and calibrated."""

@@ -112,7 +112,10 @@ def _write_page(rows: Sequence[Row], missing: Sequence[str]) -> None:
         "that 1 % of the benign updates exceed.",
         "## Unseen data sets", main_table(rows),
         "![Rivals on the same updates](detector.png)",
-        "## Rivals on the same updates: AUROC of one round", rivals_table(rows, "auroc"),
+        "## Rivals on the same updates: AUROC of one round",
+        "On texts the rivals judged the same federations on another machine, which rounds "
+        "differently: nearly the same updates.",
+        rivals_table(rows, "auroc"),
         "## Rivals on the same updates: TPR at 1 % FPR after five rounds",
         rivals_table(rows, "tpr_at_1fpr_5_rounds"),
         "## One who knows the trigger",

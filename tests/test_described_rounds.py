@@ -1,11 +1,12 @@
 """What is kept of described rounds is what a detector reads of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.described_rounds import pack, unpack, unpacked
+from benchmarks.described_rounds import digest_of, pack, unpack, unpacked
 from fl_shield.detector.features import CHANNELS, FeatureSpec, features_of
 from fl_shield.errors import StateError
 from fl_shield.shadow.table import EpisodeTable, read_tables
@@ -48,6 +49,19 @@ def test_features_and_truth_are_those_of_the_rounds(tmp_path: Path) -> None:
         np.testing.assert_allclose(found_z, wanted_z, atol=0.02)
         # Two of 19 or 20 that nearly tied now do, and share their ranks.
         np.testing.assert_allclose(found_rank, wanted_rank, atol=1.01 / 18)
+
+
+def test_a_round_has_one_digest_before_and_after_and_another_if_it_is_described_otherwise(
+    tmp_path: Path,
+) -> None:
+    pack(tmp_path / "rounds.npz", ROUNDS)
+    found = [digest_of(table) for table in unpacked(tmp_path / "rounds.npz")]
+    assert found == [digest_of(table) for table in ROUNDS]
+    assert len(set(found)) == len(ROUNDS)
+    moved = ROUNDS[0].raw.copy()
+    moved[3, 1] *= 1.1
+    assert digest_of(replace(ROUNDS[0], raw=moved)) != found[0]
+    assert digest_of(replace(ROUNDS[0], malicious=~ROUNDS[0].malicious)) != found[0]
 
 
 def test_a_federation_that_is_there_is_left_alone(tmp_path: Path) -> None:
