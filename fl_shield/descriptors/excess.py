@@ -46,6 +46,14 @@ def nearest_peer(vectors: Tensor) -> Tensor:
     if count < 2:
         return torch.zeros(count)
     unit = torch.nn.functional.normalize(vectors.double(), dim=1, eps=EPSILON)
-    cosine = unit @ unit.T
-    cosine.fill_diagonal_(-1.0)
-    return cosine.max(dim=1).values
+    return peer_cosines(unit).max(dim=1).values
+
+
+def peer_cosines(unit: Tensor) -> Tensor:
+    """Return the cosines of rows of length 1 with each other, and −1 with themselves.
+
+    They are symmetric to the last bit, which a product of matrices is not on every processor: two
+    clients who are each other's nearest tie, in whatever order they come, and so do their ranks.
+    """
+    product = unit @ unit.T
+    return ((product + product.T) / 2.0).fill_diagonal_(-1.0)

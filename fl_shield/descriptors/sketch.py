@@ -18,6 +18,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from fl_shield.descriptors.excess import peer_cosines
+
 BUCKETS = 1024
 EPSILON = 1e-12
 
@@ -73,7 +75,5 @@ def describe_relations(sketches: Tensor) -> dict[str, Tensor]:
         zero = torch.zeros(count)
         return {"nearest": zero, "near_three": zero, "alone": alone}
     direction = residual / alone.clamp_min(EPSILON)[:, None]
-    cosine = direction @ direction.T
-    cosine.fill_diagonal_(-1.0)
-    top = cosine.topk(min(3, count - 1), dim=1).values
+    top = peer_cosines(direction).topk(min(3, count - 1), dim=1).values
     return {"nearest": top[:, 0], "near_three": top.mean(dim=1), "alone": alone}

@@ -72,6 +72,18 @@ def test_colluding_clients_are_each_others_peers() -> None:
     assert nearest_peer(shifts[:1].flatten(1)).tolist() == [0.0]
 
 
+def test_each_others_nearest_tie_in_any_order() -> None:
+    """Ranks are read of them: one bit more for one of the two would be a whole rank."""
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(6, 400, generator=generator, dtype=torch.float64)
+    vectors[4] = vectors[1] + 0.1 * vectors[4]
+    for _ in range(20):
+        order = torch.randperm(6, generator=generator)
+        one, other = (int((order == client).nonzero()) for client in (1, 4))
+        for found in (nearest_peer(vectors[order]), describe_relations(vectors[order])["nearest"]):
+            assert found[one] == found[other] == found.max()
+
+
 def test_a_shift_counts_in_spreads_of_the_reference_and_no_constant_counts() -> None:
     reference = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
     client = reference + torch.tensor([[5.0], [-7.0]])  # the same for all classes of a sample
