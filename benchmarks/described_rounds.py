@@ -35,7 +35,7 @@ def pack(file: Path, tables: Sequence[EpisodeTable]) -> None:
     arrays: dict[str, NDArray[Any]] = {}
     for kind, names in enumerate(columns):
         alike = [table for table in tables if table.names == names]
-        offsets = np.concatenate([table.raw - np.median(table.raw, axis=0) for table in alike])
+        offsets = np.concatenate([_offsets(table) for table in alike])
         arrays[f"{kind}.offsets"] = _rounded(offsets.T)  # values of a column compress best together
         arrays[f"{kind}.malicious"] = np.concatenate([table.malicious for table in alike])
         arrays[f"{kind}.client_ids"] = np.concatenate([table.client_ids for table in alike])
@@ -86,8 +86,14 @@ def unpack(file: Path, folder: Path) -> None:
 def digest_of(table: EpisodeTable) -> str:
     """Return a digest of what `pack` would keep of a round: the same before and after."""
     head = json.dumps([table.run, table.round_number, table.names, table.malicious.tolist()])
-    kept = _rounded(table.raw - np.median(table.raw, axis=0))
+    kept = _rounded(_offsets(table))
     return hashlib.sha256(head.encode() + kept.tobytes()).hexdigest()[:12]
+
+
+def _offsets(table: EpisodeTable) -> NDArray[np.float64]:
+    """Return the descriptors less their medians over the clients."""
+    offsets: NDArray[np.float64] = table.raw - np.median(table.raw, axis=0)
+    return offsets
 
 
 def _rounded(values: NDArray[np.float64]) -> NDArray[np.int16]:

@@ -300,6 +300,7 @@ def ship(study: Study, rows: Sequence[Row]) -> None:
     kinds = sorted(
         (r for r in own if r["table"] in ("trigger", "architecture")), key=lambda r: r["auroc"]
     )
+    study.learn_calibrated(*main)
     study.learn(*(unseen(name) for name in data.LEARNED), unseen())
     _save(study, SHIPPED, (), {
         "unseen_data_sets": shown,
@@ -349,7 +350,9 @@ def main() -> None:
     committed = {} if options.ship else COMMITTED
     study = Study(options.store / "detectors", training, options.workers, committed)
     judged = data.evaluation_tables(data.judged_in(options.store), data.EVALUATION)
-    described = sorted(digest_of(t) for part in (training, *judged.values()) for t in part)
+    described = sorted(
+        [*study.described.values(), *(digest_of(t) for part in judged.values() for t in part)]
+    )
     record = Record(training_facts(training, asdict(SETTINGS)), digest(asdict(SETTINGS), described))
     rows = record.measured()
     if "data" not in {*rows, *options.only}:

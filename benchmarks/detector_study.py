@@ -140,14 +140,14 @@ class Study:
     def learned_from(self, plan: Plan) -> str:
         """Return a digest of the rounds and settings of a plan."""
         kept = sorted(
-            (self._described[id(table)], with_columns(table, plan.columns).names)
+            (self.described[id(table)], with_columns(table, plan.columns).names)
             for table in self.training
             if plan.keep(table)
         )
         return digest(asdict(plan.settings), VERSION, kept)
 
     @cached_property
-    def _described(self) -> dict[int, str]:
+    def described(self) -> dict[int, str]:
         """Digests of all rounds, by the identity of their tables."""
         return {id(table): digest_of(table) for table in self.training}
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fl_shield.activations.phrase_growth import Tokens
 from fl_shield.descriptors.candidates import lift
 from fl_shield.errors import StateError
 
@@ -23,8 +24,6 @@ SIZE = 8
 
 KEPT = 0.9
 """What is left after a round of how much a phrase told."""
-
-Tokens = tuple[int, ...]
 
 
 class PhraseMemory:
