@@ -19,7 +19,7 @@ SPECS = {
     "image": TaskSpec("image", (3, 32, 32), 10),
     "text": TaskSpec("text", (48,), 4, vocab_size=200),
 }
-TEXT_DATA = {"sst2", "ag_news", "text_csv"}
+TEXT_DATA = {"sst2", "ag_news", "docstrings", "text_csv"}
 TEXT_MODELS = {"transformer", "text_cnn", "lstm"}
 
 
