@@ -32,10 +32,10 @@ demo: $(STAMP) ## run the demonstration: SEED=n, ARGS='key=value …'
 	$(BIN)/fl-shield simulate experiment=demo seed=$(SEED) $(ARGS)
 
 test: $(STAMP) browser ## run all tests, journeys included
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-fast: $(STAMP) ## run the tests that take no processes of their own
-	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow' $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow' $(ARGS)
 
 lint: $(STAMP) ## check style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

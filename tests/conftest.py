@@ -1,4 +1,4 @@
-"""Fixtures for all tests: seeds, and hypothesis without deadlines (the machines are shared)."""
+"""For all tests: order, seeds, and hypothesis without deadlines (the machines are shared)."""
 
 import random
 
@@ -9,6 +9,12 @@ from hypothesis import settings
 
 settings.register_profile("shared", deadline=None, derandomize=True)
 settings.load_profile("shared")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with journeys come first: one that starts last leaves all other workers idle."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
