@@ -140,16 +140,16 @@ class Study:
     def learned_from(self, plan: Plan) -> str:
         """Return a digest of the rounds and settings of a plan."""
         kept = sorted(
-            (self.described[id(table)], with_columns(table, plan.columns).names)
+            (self.described[table.run, table.round_number], with_columns(table, plan.columns).names)
             for table in self.training
             if plan.keep(table)
         )
         return digest(asdict(plan.settings), VERSION, kept)
 
     @cached_property
-    def described(self) -> dict[int, str]:
-        """Digests of all rounds, by the identity of their tables."""
-        return {id(table): digest_of(table) for table in self.training}
+    def described(self) -> dict[tuple[str, int], str]:
+        """Digests of all rounds, by federation and number of the round."""
+        return {(table.run, table.round_number): digest_of(table) for table in self.training}
 
     def is_committed(self, plan: Plan) -> bool:
         """Return whether a detector is there that was learned elsewhere, and calibrated."""

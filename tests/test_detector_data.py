@@ -20,7 +20,15 @@ from benchmarks.detector_data import (
     packed,
     training_tables,
 )
-from benchmarks.detector_study import COMMITTED, LEARNED_FROM, SIBLINGS, Study, unseen
+from benchmarks.detector_study import (
+    COMMITTED,
+    LEARNED_FROM,
+    SIBLINGS,
+    SINGLE,
+    Plan,
+    Study,
+    unseen,
+)
 from benchmarks.detector_tables import Record
 from fl_shield.descriptors.plan import matches
 from fl_shield.shadow.describe import CLEAN_SAMPLES
@@ -108,6 +116,19 @@ def test_a_committed_detector_of_other_rounds_is_not_taken(
     less = Study(tmp_path, [t for t in learned if t.run != "mnist-0000005"], 1, COMMITTED)
     assert less.is_committed(unseen("mnist"))
     assert not less.is_committed(unseen("sst2"))
+
+
+def test_detectors_are_learned_by_several_processes_at_once(
+    tmp_path: Path, learned: list[EpisodeTable]
+) -> None:
+    study = Study(tmp_path, learned[:40], workers=2)
+    assert len(study.described) == 40  # known before the processes are started
+    quick = replace(SINGLE, steps=2)
+    plans = [Plan(f"all-{seed}", lambda table: True, replace(quick, seed=seed)) for seed in (0, 1)]
+    study.learn(*plans)
+    found = {f"{plan.name}-{study.learned_from(plan)}" for plan in plans}
+    assert len(found) == 2
+    assert found == {folder.name for folder in tmp_path.iterdir()}
 
 
 def test_figures_of_other_federations_are_not_kept(
