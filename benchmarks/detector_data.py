@@ -163,6 +163,9 @@ texts. Others cost most of all passes and were worth nothing beside these."""
 KEEP = "keep_weights=true"
 """Setting of federations that are described more than once."""
 
+NO_RIVALS = "rivals=false"
+"""Setting of federations that only the detector judges."""
+
 
 PACKED: dict[str, Sequence[Part]] = {"training": TRAINING, "evaluation": (EVALUATION,)}
 """Federations whose described rounds are committed."""

@@ -257,7 +257,7 @@ def adaptive(study: Study, _: Judged, options: argparse.Namespace) -> Iterator[A
     """Attackers who know the detector, beside the same ones who do not."""
     for how, part in data.ADAPTIVE.items():
         folder = options.store / how.replace(" ", "-")
-        data.play(part, folder, options.data, options.workers)
+        data.play(part, folder, options.data, options.workers, data.NO_RIVALS)
         for name, tables in data.evaluation_tables(folder, part).items():
             found = figures(tables, scored(study.without(name), tables))
             harm = np.concatenate([np.array(t.facts["harm"])[t.malicious] for t in tables])

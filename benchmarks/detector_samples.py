@@ -30,7 +30,10 @@ def sample_rows(options: argparse.Namespace, without: Without) -> Iterator[dict[
     """
     few, folder = replace(data.EVALUATION, runs=FEDERATIONS), data.judged_in(options.store)
     for samples in HELD:
-        data.play(few, folder, options.data, options.workers, data.KEEP, clean_samples=samples)
+        data.play(
+            few, folder, options.data, options.workers, data.KEEP, data.NO_RIVALS,
+            clean_samples=samples,
+        )  # fmt: skip
         for name, tables in data.evaluation_tables(folder, few, samples).items():
             found = figures(tables, scored(without(name), tables))
             yield row(SAMPLES, name, "fl_shield", clean_samples=samples, **found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,6 +146,8 @@ def _write_page(rows: Sequence[Row], missing: Sequence[str]) -> None:
         "## Unseen trigger families", kinds_table(rows, "trigger"),
         "## Unseen architectures", kinds_table(rows, "architecture"),
         "## Trained on vision, on language, on both: AUROC",
+        "Here and in the three tables that follow, as for unseen triggers and architectures, a "
+        "detector is one network, learned in fewer steps than the one that is shipped.",
         by_label(rows, "trained on", "trained_on"),
         "## Learned from a share of the federations: AUROC", by_label(rows, FEDERATIONS, "share"),
         "## Without a group of descriptors: AUROC", by_label(rows, "descriptors", "descriptors"),
@@ -243,18 +245,27 @@ def kinds_table(rows: Sequence[Row], table: str) -> str:
 
 
 def by_label(rows: Sequence[Row], table: str, label: str | None) -> str:
-    """Return AUROC by label and data set; without a label, the rest of the table's name is it."""
+    """Return AUROC by label and data set, and the mean TPR where the rows have it.
+
+    Without a label, the rest of the table's name is it.
+    """
     kept = [r for r in rows if (r["table"] == table if label else r["table"].startswith(table))]
+    keys = ["auroc", *(["tpr_at_1fpr"] if all("tpr_at_1fpr" in r for r in kept) else [])]
     cells: dict[str, dict[str, Any]] = {}
     for r in kept:
         name = str(r[label]) if label else r["table"].removeprefix(table)
         cells.setdefault(name, {})[r["held_out"]] = r
     lines = []
     for name, by_data in cells.items():
-        values = [r["auroc"] for r in by_data.values() if r["auroc"] is not None]
-        mean = float(np.mean(values)) if values else None
-        lines.append([name, *(_explained(by_data.get(d), label) for d in JUDGED), _cell(mean)])
-    return _markdown([label.replace("_", " ") if label else "global model", *JUDGED, "mean"], lines)
+        means = [_cell(_mean(by_data.values(), key)) for key in keys]
+        lines.append([name, *(_explained(by_data.get(d), label) for d in JUDGED), *means])
+    heads = ["mean", *(f"mean {FIGURES[key]}" for key in keys[1:])]
+    return _markdown([label.replace("_", " ") if label else "global model", *JUDGED, *heads], lines)
+
+
+def _mean(rows: Iterable[Row], key: str) -> float | None:
+    known = [r[key] for r in rows if r[key] is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _federations(rows: Sequence[Row]) -> int:

@@ -135,6 +135,11 @@ def _jobs(config: DictConfig) -> Iterator[ShadowJob]:
         for key, least in (("runs", 1), ("workers", 1), ("clean_samples", 0))
         if not isinstance(config[key], int) or config[key] < least
     ]
+    problems += [
+        expected(f"shadow.{key}", wanted, config[key])
+        for key, wanted in (("keep_weights", "true or false"), ("rivals", "true, false or null"))
+        if not isinstance(config[key], bool) and not (key == "rivals" and config[key] is None)
+    ]
     known = domain_files()
     problems += [unknown("domain", name, known) for name in config.domains if name not in known]
     if config.kind not in RANGES:
@@ -142,12 +147,13 @@ def _jobs(config: DictConfig) -> Iterator[ShadowJob]:
     if problems:
         raise ConfigurationError(" ".join(problems))
     ranges = _ranges(config)
+    rivals = config.kind == "evaluation" if config.rivals is None else bool(config.rivals)
     first = int(config.seed) + (EVALUATION_SEED if config.kind == "evaluation" else 0)
     for seed in range(first, first + config.runs):
         for name in config.domains:
             yield ShadowJob(
                 name, seed, config.data_root, ranges, Path(config.store).expanduser().absolute(),
-                bool(config.keep_weights), int(config.clean_samples), config.kind == "evaluation",
+                bool(config.keep_weights), int(config.clean_samples), rivals,
                 tuple(config.leave_out),
             )  # fmt: skip
 

@@ -71,6 +71,12 @@ def test_evaluations_have_seeds_and_statistics_of_their_own(tmp_path: Path) -> N
     assert table.facts["clean_samples"] == 4
     assert "flare" in table.facts["rivals"]
 
+    alone = [*settings, *TINY, f"store={tmp_path / 'alone'}", "clean_samples=4", "rivals=false"]
+    assert main(["shadow", *alone]) == 0
+    (same,) = read_tables(next((tmp_path / "alone" / "tables-4-samples").iterdir()))
+    assert "rivals" not in same.facts
+    assert np.array_equal(same.raw, table.raw)
+
     assert main(["shadow", *settings, *TINY, "clean_samples=0"]) == 0
     (without,) = read_tables(next((tmp_path / "tables-0-samples").iterdir()))
     assert without.facts["clean_samples"] == 0
@@ -85,6 +91,8 @@ def test_evaluations_have_seeds_and_statistics_of_their_own(tmp_path: Path) -> N
         (["shadow", "domains=[digit]"], "digits"),
         (["shadow", "kind=evaluate"], "evaluation"),
         (["shadow", "runs=0"], "`shadow.runs` to be 1 or more"),
+        (["shadow", "rivals=none"], "`shadow.rivals` to be true, false or null"),
+        (["shadow", "keep_weights=yes"], "`shadow.keep_weights` to be true or false"),
         (["shadow", "ranges.round=3"], "rounds"),
         (["shadow", "run=3"], "runs"),
         (["meta-train", "tables=/nowhere/tables"], "no tables in /nowhere/tables"),
