@@ -153,8 +153,7 @@ def _write_page(rows: Sequence[Row], missing: Sequence[str]) -> None:
         "## Without a group of descriptors: AUROC", by_label(rows, "descriptors", "descriptors"),
         "## Algorithms, without adaptation: AUROC", by_label(rows, "algorithm", "algorithm"),
         "## Clean samples of the server: AUROC",
-        f"On the first {_federations(rows)} federations of each data set.",
-        by_label(rows, SAMPLES, "clean_samples"),
+        *_federations(rows), by_label(rows, SAMPLES, "clean_samples"),
         "## Attackers who know the detector: AUROC",
         "The same federations twice: attackers who poison their data and nothing else, and such "
         "who also train to answer probes as an honest client would, with updates of honest length. "
@@ -268,9 +267,10 @@ def _mean(rows: Iterable[Row], key: str) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _federations(rows: Sequence[Row]) -> int:
-    """Return over how many federations of a data set the number of clean samples was varied."""
-    return max((r["seeds"] for r in rows if r["table"] == SAMPLES), default=0)
+def _federations(rows: Sequence[Row]) -> list[str]:
+    """Say over how many federations of a data set the number of clean samples was varied."""
+    seeds = {r["seeds"] for r in rows if r["table"] == SAMPLES}
+    return [f"On the first {max(seeds)} federations of each data set."] if seeds else []
 
 
 def _explained(row: Row | None, label: str | None) -> str:
