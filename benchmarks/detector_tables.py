@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
+from benchmarks.detection_figures import mean
 from benchmarks.detector_data import JUDGED, ROOT
 from benchmarks.detector_plots import draw_rivals
 from benchmarks.marked_table import write_table
@@ -256,15 +256,11 @@ def by_label(rows: Sequence[Row], table: str, label: str | None) -> str:
         cells.setdefault(name, {})[r["held_out"]] = r
     lines = []
     for name, by_data in cells.items():
-        means = [_cell(_mean(by_data.values(), key)) for key in keys]
+        known = [[r[key] for r in by_data.values() if r[key] is not None] for key in keys]
+        means = [_cell(mean(values)) for values in known]
         lines.append([name, *(_explained(by_data.get(d), label) for d in JUDGED), *means])
     heads = ["mean", *(f"mean {FIGURES[key]}" for key in keys[1:])]
     return _markdown([label.replace("_", " ") if label else "global model", *JUDGED, *heads], lines)
-
-
-def _mean(rows: Iterable[Row], key: str) -> float | None:
-    known = [r[key] for r in rows if r[key] is not None]
-    return float(np.mean(known)) if known else None
 
 
 def _federations(rows: Sequence[Row]) -> list[str]:

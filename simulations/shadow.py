@@ -147,8 +147,9 @@ def _jobs(config: DictConfig) -> Iterator[ShadowJob]:
     if problems:
         raise ConfigurationError(" ".join(problems))
     ranges = _ranges(config)
-    rivals = config.kind == "evaluation" if config.rivals is None else bool(config.rivals)
-    first = int(config.seed) + (EVALUATION_SEED if config.kind == "evaluation" else 0)
+    is_evaluation = config.kind == "evaluation"
+    rivals = is_evaluation if config.rivals is None else bool(config.rivals)
+    first = int(config.seed) + (EVALUATION_SEED if is_evaluation else 0)
     for seed in range(first, first + config.runs):
         for name in config.domains:
             yield ShadowJob(
