@@ -62,6 +62,7 @@ class RecipeRanges:
         held_back: Share of the benign clients whose updates are not averaged in, uniform: what a
             defence does that is wrong about them.
         oddity: Probability that a benign client of an odd federation is odd.
+        oddities: What may be odd about it, one drawn.
         triggers: Trigger families to leave to; empty for all of the modality.
         wrappers: Model poisonings to draw from.
     """
@@ -80,6 +81,7 @@ class RecipeRanges:
     warm_rounds: int = 0
     held_back: Range = (0.0, 0.0)
     oddity: float = 0.12
+    oddities: tuple[str, ...] = ODDITIES[1:]
     triggers: tuple[str, ...] = ()
     wrappers: tuple[str, ...] = WRAPPERS
 
@@ -100,6 +102,10 @@ class RecipeRanges:
             problems.append(expected("shadow.warm_rounds", "0 or more", self.warm_rounds))
         if not 0 <= self.held_back[0] <= self.held_back[1] <= 0.5:
             problems.append(expected("shadow.held_back", "a range inside [0, 0.5]", self.held_back))
+        if not self.oddities or not set(self.oddities) <= set(ODDITIES):
+            problems.append(
+                expected("shadow.oddities", f"some of {', '.join(ODDITIES)}", self.oddities)
+            )
         raise_all(problems)
 
 
@@ -261,7 +267,7 @@ def draw_recipe(
             clients.append(ClientRecipe(epochs, factor, batch, "none", wrapper, strength, share))
         else:
             is_odd = odd and rng.random() < ranges.oddity
-            oddity = str(rng.choice(ODDITIES[1:])) if is_odd else "none"
+            oddity = str(rng.choice(ranges.oddities)) if is_odd else "none"
             clients.append(ClientRecipe(epochs, factor, batch, oddity))
     return Recipe(
         seed=seed,

@@ -81,8 +81,17 @@ def test_trigger_families_can_be_left_to() -> None:
     assert {draw_recipe(s, ARCHITECTURES, "image", ranges).trigger for s in range(20)} == {"patch"}
 
 
+def test_oddities_can_be_chosen() -> None:
+    ranges = RecipeRanges(oddity=0.5, oddities=("single_class", "label_noise"))
+    recipes = [draw_recipe(seed, ARCHITECTURES, "image", ranges) for seed in range(20)]
+    drawn = {client.oddity for recipe in recipes for client in recipe.clients}
+    assert drawn == {"none", "single_class", "label_noise"}
+
+
 def test_bad_ranges_are_named_all_at_once() -> None:
     with pytest.raises(ConfigurationError) as caught:
-        RecipeRanges(cohort=(2,), alpha=(0.0, 1.0), attacker_share=(0.1, 0.6), rounds=0)
-    for name in ("cohort", "alpha", "attacker_share", "rounds"):
+        RecipeRanges(
+            cohort=(2,), alpha=(0.0, 1.0), attacker_share=(0.1, 0.6), rounds=0, oddities=("lazy",)
+        )
+    for name in ("cohort", "alpha", "attacker_share", "rounds", "oddities"):
         assert f"shadow.{name}" in str(caught.value)
