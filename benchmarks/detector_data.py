@@ -142,6 +142,14 @@ backdoors work, as those teach what one looks like."""
 EVALUATION = Part("evaluation", {name: 100 + 100 * i for i, name in enumerate(JUDGED)}, 18)
 """What detectors are judged on."""
 
+ONE_CLASS = Part(
+    "working", _apart(280, (*LEARNED, *_HARD, *_OF_IMAGES)), 8,
+    ("ranges.oddity=0.6", "ranges.oddities=[single_class]", "ranges.clean_share=0.4",
+     "ranges.alpha=[0.2,10.0]", "ranges.epochs=[1,4]", "ranges.stages=[0.25,0.5,1.0]", _SHORT),
+)  # fmt: skip
+"""Federations in three fifths of which more than half of the honest clients have samples of one
+class only, as where everybody writes their own digit."""
+
 ADAPTIVE = {
     how: Part(
         "evaluation", {name: 150 + 100 * i for i, name in enumerate(JUDGED)}, 4,
@@ -167,7 +175,9 @@ NO_RIVALS = "rivals=false"
 """Setting of federations that only the detector judges."""
 
 
-PACKED: dict[str, Sequence[Part]] = {"training": TRAINING, "evaluation": (EVALUATION,)}
+PACKED: dict[str, Sequence[Part]] = {
+    "training": TRAINING, "evaluation": (EVALUATION,), "one_class": (ONE_CLASS,),
+}  # fmt: skip
 """Federations whose described rounds are committed."""
 
 
@@ -183,6 +193,7 @@ def play_all(store: Path, data_root: Path, workers: int) -> None:
             unpack(packed(kind), tables_folder(store / kind, CLEAN_SAMPLES))
     for part in TRAINING:
         play(part, store / "training", data_root, workers)
+    play(ONE_CLASS, store / "one_class", data_root, workers)
     play(EVALUATION, judged_in(store), data_root, workers, KEEP)
 
 

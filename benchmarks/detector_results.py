@@ -55,12 +55,14 @@ from benchmarks.detector_tables import (
     HELD_BACK,
     KNOWN_TRIGGER,
     NO_EXPERTS,
+    ODD,
+    ONE_CLASS,
     Record,
     Row,
     row,
     training_facts,
 )
-from benchmarks.graded_weights import ASKED, graded, means, passed_on
+from benchmarks.graded_weights import ASKED, graded, lost_by_oddity, means, passed_on
 from benchmarks.known_trigger import known_trigger_scores
 from fl_shield.detector import SHIPPED
 from fl_shield.detector.ensemble import readers_of
@@ -115,15 +117,18 @@ def unseen_data_sets(study: Study, judged: Judged, _: argparse.Namespace) -> Ite
         for harm, figure in by_harm([*tables, *other], every).items():
             yield row("harm", name, "fl_shield", harm=harm, **figure)
         wrong = [t for t in other if t.facts.get("held_back")]
-        scores_there = scored(detector, wrong)
-        found = figures(wrong, scores_there)
-        found |= passed_on(wrong, scores_there, graded(detector.calibration))
-        yield row(HELD_BACK, name, "fl_shield", **found)
+        yield row(HELD_BACK, name, "fl_shield", **_at_defaults(detector, wrong))
         for how, part in PARTS_OF_ROUNDS.items():
             chosen = [s for t, s in zip(tables, scores, strict=True) if part(t)]
             kept = [t for t in tables if part(t)]
             if any(t.malicious.any() for t in kept):
                 yield row(f"data set, {how}", name, "fl_shield", **figures(kept, chosen))
+
+
+def _at_defaults(detector: MetaDetector, tables: Sequence[EpisodeTable]) -> dict[str, Any]:
+    """Return the figures of a detector, and what the default policy passes on by its scores."""
+    scores = scored(detector, tables)
+    return figures(tables, scores) | passed_on(tables, scores, graded(detector.calibration))
 
 
 PARTS_OF_ROUNDS: dict[str, Keep] = {
@@ -149,6 +154,20 @@ def unseen_kinds(study: Study, judged: Judged, _: argparse.Namespace) -> Iterato
         chosen = [t for t in tables if t.facts[fact] == kind]
         found = figures(chosen, scored(study.detector(plan), chosen))
         yield row(fact, kind, "fl_shield", **found)
+
+
+def odd_clients(study: Study, judged: Judged, options: argparse.Namespace) -> Iterator[Any]:
+    """What honest clients lose that are odd: tiny, of one class, badly labelled, long or fast."""
+    study.learn_calibrated(*judged)
+    of_one_class = data.tables_of(options.store / "one_class", [data.ONE_CLASS])
+    for name, tables in track(judged.items(), "odd clients"):
+        detector = study.calibrated(name)
+        every = [*tables, *(t for t in study.training if t.domain == name)]
+        policy = graded(detector.calibration)
+        for oddity, found in lost_by_oddity(every, scored(detector, every), policy).items():
+            yield row(ODD, name, "fl_shield", oddity=oddity, **found)
+        many = [t for t in of_one_class if t.domain == name]
+        yield row(ONE_CLASS, name, "fl_shield", **_at_defaults(detector, many))
 
 
 def graded_policies(study: Study, _: Judged, __: argparse.Namespace) -> Iterator[Any]:
@@ -326,6 +345,7 @@ def _save(study: Study, folder: Path, held_out: tuple[str, ...], facts: dict[str
 
 PARTS: dict[str, Callable[[Study, Judged, argparse.Namespace], Iterator[Any]]] = {
     "data": unseen_data_sets,
+    "oddities": odd_clients,
     "kinds": unseen_kinds,
     "modalities": modalities,
     "federations": federations,

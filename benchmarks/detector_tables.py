@@ -37,6 +37,12 @@ GRADED = "graded"
 HELD_BACK = "held back"
 """The table of federations in which honest clients are wrongly left out."""
 
+ODD = "odd clients"
+"""The table of honest clients who are odd."""
+
+ONE_CLASS = "one class"
+"""The table of federations in which many clients have one class only."""
+
 ADAPTIVE = "adaptive"
 """The table of attackers who know the detector."""
 
@@ -138,6 +144,16 @@ def _write_page(rows: Sequence[Row], missing: Sequence[str]) -> None:
         "four tenths of the honest clients were left out for rounds, half of the time those who "
         "have most of some class: their updates bring back what the model has forgotten.",
         figures_table(rows, HELD_BACK),
+        "## Honest clients who are odd",
+        "Share of their updates that is held back at defaults, by what is odd about a client, and "
+        "how many updates there are: tiny (few samples), of one class only, three in ten labels "
+        "drawn anew, three times the epochs, three times the learning rate. The evaluation and the "
+        "federations of the data set that its detector was not trained on.",
+        oddities_table(rows),
+        "## Where many clients have one class only",
+        "In three fifths of these federations more than half of the honest clients have samples of "
+        "a single class.",
+        figures_table(rows, ONE_CLASS),
         "## By what an update alone would do",
         "AUROC of attackers among the benign clients of their round, by the rise of the attack "
         "success rate that the update alone would cause, in points, and how many there are: the "
@@ -231,6 +247,20 @@ def policies_table(rows: Sequence[Row]) -> str:
         ["policy", *(FIGURES[k].replace(" at defaults", "") for k in keys)],
         [[r["policy"], *(_cell(r[k]) for k in keys)] for r in kept],
     )
+
+
+def oddities_table(rows: Sequence[Row]) -> str:
+    """Return what odd honest clients lose, by oddity and data set, and the mean."""
+    by_oddity: dict[str, dict[str, Row]] = {}
+    for r in rows:
+        if r["table"] == ODD:
+            by_oddity.setdefault(r["oddity"], {})[r["held_out"]] = r
+    lines = []
+    for oddity, by_data in by_oddity.items():
+        known = [r["lost"] for r in by_data.values() if r["lost"] is not None]
+        cells = [f"{_cell(by_data[d]['lost'])} ({by_data[d]['updates']})" for d in JUDGED]
+        lines.append([oddity.replace("_", " "), *cells, _cell(mean(known))])
+    return _markdown(["odd is", *JUDGED, "mean"], lines)
 
 
 def kinds_table(rows: Sequence[Row], table: str) -> str:

@@ -19,6 +19,7 @@ from fl_shield.descriptors.table import DescriptorTable
 from fl_shield.detector.meta_detector import Calibration
 from fl_shield.judge.judge import Judge
 from fl_shield.judge.policy import Action, Policy
+from fl_shield.shadow.recipe import ODDITIES
 from fl_shield.shadow.table import EpisodeTable
 
 ASKED: Mapping[str, Mapping[str, float]] = {
@@ -67,6 +68,29 @@ def passed_on(
         "lost_benign": _mean(1.0 - weights[~truth & attacked]),
         "lost_clean": _mean(1.0 - weights[~truth & ~attacked]),
     }
+
+
+def lost_by_oddity(
+    tables: Sequence[EpisodeTable], scores: Scores, policy: Policy
+) -> dict[str, dict[str, Any]]:
+    """Return what honest updates lose by what is odd about their clients, and their number.
+
+    Args:
+        tables: Rounds of any federations, as for `passed_on`.
+        scores: Calibrated scores of their clients.
+        policy: The policy.
+
+    Returns:
+        `lost` and `updates` for each of `ODDITIES`; `lost` is None where there is no such client.
+    """
+    weights = _weights(tables, scores, policy)
+    honest = ~np.concatenate([t.malicious for t in tables])
+    oddities = np.concatenate([t.facts["oddities"] for t in tables])
+    found = {}
+    for oddity in ODDITIES:
+        chosen = honest & (oddities == oddity)
+        found[oddity] = {"lost": _mean(1.0 - weights[chosen]), "updates": int(chosen.sum())}
+    return found
 
 
 def _weights(tables: Sequence[EpisodeTable], scores: Scores, policy: Policy) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from benchmarks.detector_data import (
     JUDGED,
     LEARNED,
     NOT_MADE,
+    ONE_CLASS,
     PAIRS,
     TRAINING,
     Part,
@@ -46,7 +47,7 @@ def episode(run: str) -> EpisodeTable:
 def test_no_two_parts_share_a_federation() -> None:
     aware, unaware = ADAPTIVE.values()
     assert aware.names == unaware.names
-    parts = [*TRAINING, EVALUATION, aware]
+    parts = [*TRAINING, ONE_CLASS, EVALUATION, aware]
     names = [run for part in parts for run in part.names]
     assert len(names) == len(set(names))
 

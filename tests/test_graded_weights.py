@@ -1,9 +1,11 @@
 """What the policy passes on, against cases counted by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from benchmarks.graded_weights import graded, means, passed_on
+from benchmarks.graded_weights import graded, lost_by_oddity, means, passed_on
 from fl_shield.detector.meta_detector import Calibration
 from fl_shield.judge.policy import Policy
 from fl_shield.shadow.table import EpisodeTable
@@ -36,6 +38,17 @@ def test_shares_that_pass_are_counted_by_kind_and_by_harm() -> None:
         "lost_benign": 0.5,
         "lost_clean": 0.25,
     }
+
+
+def test_losses_are_counted_by_what_is_odd_about_honest_clients() -> None:
+    table = episode("a", 1, [True, False, False, False], [0.1] * 4)
+    oddities = {"oddities": ["none", "none", "single_class", "single_class"]}
+    table = replace(table, facts={**table.facts, **oddities})
+    scores = [np.array([9.0, -9.0, 9.0, -9.0])]
+    found = lost_by_oddity([table], scores, Policy("drop", max_drop_share=0.5))
+    assert found["none"] == {"lost": 0.0, "updates": 1}
+    assert found["single_class"] == {"lost": 0.5, "updates": 2}
+    assert found["tiny"] == {"lost": None, "updates": 0}
 
 
 def test_rounds_of_a_federation_are_judged_in_their_order_by_one_judge() -> None:
