@@ -188,13 +188,12 @@ def packed(kind: str) -> Path:
 
 def play_all(store: Path, data_root: Path, workers: int) -> None:
     """Play and describe all federations; what is there, or committed, is kept."""
-    for kind in PACKED:
+    for kind, parts in PACKED.items():
         if packed(kind).is_file():
             unpack(packed(kind), tables_folder(store / kind, CLEAN_SAMPLES))
-    for part in TRAINING:
-        play(part, store / "training", data_root, workers)
-    play(ONE_CLASS, store / "one_class", data_root, workers)
-    play(EVALUATION, judged_in(store), data_root, workers, KEEP)
+        for part in parts:
+            settings = [KEEP] if part is EVALUATION else []
+            play(part, store / kind, data_root, workers, *settings)
 
 
 def judged_in(store: Path) -> Path:
@@ -208,10 +207,10 @@ def training_tables(store: Path) -> list[EpisodeTable]:
     return [replace(table, domain=PAIRS.get(table.domain, table.domain)) for table in tables]
 
 
-def evaluation_tables(
+def tables_by_data_set(
     folder: Path, part: Part, clean_samples: int = CLEAN_SAMPLES
 ) -> dict[str, list[EpisodeTable]]:
-    """Return the rounds of an evaluation that are in a store, by data set."""
+    """Return the rounds of a part that are in a store, by data set."""
     tables = tables_of(folder, [part], clean_samples)
     return {name: [t for t in tables if t.domain == name] for name in part.first}
 

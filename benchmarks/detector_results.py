@@ -159,15 +159,14 @@ def unseen_kinds(study: Study, judged: Judged, _: argparse.Namespace) -> Iterato
 def odd_clients(study: Study, judged: Judged, options: argparse.Namespace) -> Iterator[Any]:
     """What honest clients lose that are odd: tiny, of one class, badly labelled, long or fast."""
     study.learn_calibrated(*judged)
-    of_one_class = data.tables_of(options.store / "one_class", [data.ONE_CLASS])
+    of_one_class = data.tables_by_data_set(options.store / "one_class", data.ONE_CLASS)
     for name, tables in track(judged.items(), "odd clients"):
         detector = study.calibrated(name)
         every = [*tables, *(t for t in study.training if t.domain == name)]
         policy = graded(detector.calibration)
         for oddity, found in lost_by_oddity(every, scored(detector, every), policy).items():
             yield row(ODD, name, "fl_shield", oddity=oddity, **found)
-        many = [t for t in of_one_class if t.domain == name]
-        yield row(ONE_CLASS, name, "fl_shield", **_at_defaults(detector, many))
+        yield row(ONE_CLASS, name, "fl_shield", **_at_defaults(detector, of_one_class[name]))
 
 
 def graded_policies(study: Study, _: Judged, __: argparse.Namespace) -> Iterator[Any]:
@@ -277,7 +276,7 @@ def adaptive(study: Study, _: Judged, options: argparse.Namespace) -> Iterator[A
     for how, part in data.ADAPTIVE.items():
         folder = options.store / how.replace(" ", "-")
         data.play(part, folder, options.data, options.workers, data.NO_RIVALS)
-        for name, tables in data.evaluation_tables(folder, part).items():
+        for name, tables in data.tables_by_data_set(folder, part).items():
             found = figures(tables, scored(study.without(name), tables))
             harm = np.concatenate([np.array(t.facts["harm"])[t.malicious] for t in tables])
             found["mean_harm"] = float(harm.mean())
@@ -369,7 +368,7 @@ def main() -> None:
     training = data.training_tables(options.store)
     committed = {} if options.ship else COMMITTED
     study = Study(options.store / "detectors", training, options.workers, committed)
-    judged = data.evaluation_tables(data.judged_in(options.store), data.EVALUATION)
+    judged = data.tables_by_data_set(data.judged_in(options.store), data.EVALUATION)
     described = sorted(
         [*study.described.values(), *(digest_of(t) for part in judged.values() for t in part)]
     )

@@ -34,6 +34,6 @@ def sample_rows(options: argparse.Namespace, without: Without) -> Iterator[dict[
             few, folder, options.data, options.workers, data.KEEP, data.NO_RIVALS,
             clean_samples=samples,
         )  # fmt: skip
-        for name, tables in data.evaluation_tables(folder, few, samples).items():
+        for name, tables in data.tables_by_data_set(folder, few, samples).items():
             found = figures(tables, scored(without(name), tables))
             yield row(SAMPLES, name, "fl_shield", clean_samples=samples, **found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -251,15 +251,11 @@ def policies_table(rows: Sequence[Row]) -> str:
 
 def oddities_table(rows: Sequence[Row]) -> str:
     """Return what odd honest clients lose, by oddity and data set, and the mean."""
-    by_oddity: dict[str, dict[str, Row]] = {}
-    for r in rows:
-        if r["table"] == ODD:
-            by_oddity.setdefault(r["oddity"], {})[r["held_out"]] = r
+    found = _by_name((r["oddity"].replace("_", " "), r) for r in rows if r["table"] == ODD)
     lines = []
-    for oddity, by_data in by_oddity.items():
-        known = [r["lost"] for r in by_data.values() if r["lost"] is not None]
+    for name, by_data in found.items():
         cells = [f"{_cell(by_data[d]['lost'])} ({by_data[d]['updates']})" for d in JUDGED]
-        lines.append([oddity.replace("_", " "), *cells, _cell(mean(known))])
+        lines.append([name, *cells, _mean_cell(by_data.values(), "lost")])
     return _markdown(["odd is", *JUDGED, "mean"], lines)
 
 
@@ -280,17 +276,26 @@ def by_label(rows: Sequence[Row], table: str, label: str | None) -> str:
     """
     kept = [r for r in rows if (r["table"] == table if label else r["table"].startswith(table))]
     keys = ["auroc", *(["tpr_at_1fpr"] if all("tpr_at_1fpr" in r for r in kept) else [])]
-    cells: dict[str, dict[str, Any]] = {}
-    for r in kept:
-        name = str(r[label]) if label else r["table"].removeprefix(table)
-        cells.setdefault(name, {})[r["held_out"]] = r
+    found = _by_name((str(r[label]) if label else r["table"].removeprefix(table), r) for r in kept)
     lines = []
-    for name, by_data in cells.items():
-        known = [[r[key] for r in by_data.values() if r[key] is not None] for key in keys]
-        means = [_cell(mean(values)) for values in known]
+    for name, by_data in found.items():
+        means = [_mean_cell(by_data.values(), key) for key in keys]
         lines.append([name, *(_explained(by_data.get(d), label) for d in JUDGED), *means])
     heads = ["mean", *(f"mean {FIGURES[key]}" for key in keys[1:])]
     return _markdown([label.replace("_", " ") if label else "global model", *JUDGED, *heads], lines)
+
+
+def _by_name(named: Iterable[tuple[str, Row]]) -> dict[str, dict[str, Row]]:
+    """Return named rows by name, and those of a name by data set."""
+    found: dict[str, dict[str, Row]] = {}
+    for name, r in named:
+        found.setdefault(name, {})[r["held_out"]] = r
+    return found
+
+
+def _mean_cell(rows: Iterable[Row], key: str) -> str:
+    """Return the mean of a figure over the rows that have it."""
+    return _cell(mean([r[key] for r in rows if r[key] is not None]))
 
 
 def _federations(rows: Sequence[Row]) -> list[str]:

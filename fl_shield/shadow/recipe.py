@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fl_shield.errors import expected, raise_all
+from fl_shield.errors import expected, raise_all, unknown
 from fl_shield.training.local import LocalTraining
 
 Range = tuple[float, float]
@@ -102,10 +102,13 @@ class RecipeRanges:
             problems.append(expected("shadow.warm_rounds", "0 or more", self.warm_rounds))
         if not 0 <= self.held_back[0] <= self.held_back[1] <= 0.5:
             problems.append(expected("shadow.held_back", "a range inside [0, 0.5]", self.held_back))
-        if not self.oddities or not set(self.oddities) <= set(ODDITIES):
-            problems.append(
-                expected("shadow.oddities", f"some of {', '.join(ODDITIES)}", self.oddities)
-            )
+        if not self.oddities:
+            problems.append(expected("shadow.oddities", "one or more", self.oddities))
+        problems += [
+            unknown("shadow.oddities", name, ODDITIES)
+            for name in self.oddities
+            if name not in ODDITIES
+        ]
         raise_all(problems)
 
 
