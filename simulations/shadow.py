@@ -141,7 +141,12 @@ def _jobs(config: DictConfig) -> Iterator[ShadowJob]:
         if not isinstance(config[key], bool) and not (key == "rivals" and config[key] is None)
     ]
     known = domain_files()
-    problems += [unknown("domain", name, known) for name in config.domains if name not in known]
+    for key in ("domains", "leave_out"):
+        if not OmegaConf.is_list(config[key]):
+            cure = f'Write {key}=["{config[key]}"].'
+            problems.append(expected(f"shadow.{key}", "a list", config[key], cure))
+    if OmegaConf.is_list(config.domains):
+        problems += [unknown("domain", name, known) for name in config.domains if name not in known]
     if config.kind not in RANGES:
         problems.append(unknown("shadow.kind", str(config.kind), RANGES))
     if problems:
@@ -164,10 +169,16 @@ def _ranges(config: DictConfig) -> RecipeRanges:
     changes = {key: value for key, value in given.items() if value is not None}
     known = {field.name for field in fields(RecipeRanges)}
     wrong = [unknown("setting of ranges", key, known) for key in changes if key not in known]
+    ranges = RANGES[config.kind]
+    for key, value in changes.items():
+        # A word is a sequence as well, and would be read letter by letter.
+        if key in known and isinstance(getattr(ranges, key), tuple) != isinstance(value, list):
+            wanted = "a list" if isinstance(getattr(ranges, key), tuple) else "one number"
+            wrong.append(expected(f"ranges.{key}", wanted, value))
     if wrong:
         raise ConfigurationError(" ".join(wrong))
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
-    return replace(RANGES[config.kind], **values)
+    return replace(ranges, **values)
 
 
 def _run(job: ShadowJob) -> Path:
