@@ -20,7 +20,7 @@ import torch
 from benchmarks.described_rounds import unpack
 from fl_shield.shadow.describe import CLEAN_SAMPLES
 from fl_shield.shadow.recipe import DETECTOR_AWARE
-from fl_shield.shadow.store import run_name
+from fl_shield.shadow.store import domain_of, run_name
 from fl_shield.shadow.table import EpisodeTable, read_tables
 from fl_shield.simulations.shadow import EVALUATION_SEED, tables_folder
 
@@ -116,6 +116,26 @@ _HELD_BACK = (
 something of it bring it back together, and look like accomplices. Learned from rounds in which
 everybody was averaged in, a detector is the more certain of them the longer it is wrong."""
 
+_ONE_CLASS = (
+    "ranges.oddities=[single_class]", "ranges.epochs=[1,4]", "ranges.stages=[0.25,0.5,1.0]", _SHORT,
+)  # fmt: skip
+
+MANY_OF_ONE_CLASS = Part(
+    "working", _apart(280, (*LEARNED, *_HARD, *_OF_IMAGES)), 8,
+    (*_ONE_CLASS, "ranges.oddity=0.6", "ranges.clean_share=0.4", "ranges.alpha=[0.2,10.0]"),
+)  # fmt: skip
+"""Federations in three fifths of which more than half of the honest clients have samples of one
+class only, as where everybody writes their own digit."""
+
+ONE_CLASS = (
+    Part(
+        "working", _apart(260, (*LEARNED, *_HARD, *_OF_IMAGES)), 10,
+        (*_ONE_CLASS, "ranges.oddity=0.25", "ranges.clean_share=0.3", "ranges.alpha=[0.2,5.0]"),
+    ),
+    MANY_OF_ONE_CLASS,
+)  # fmt: skip
+"""These, and others with fewer such clients. No oddity is taken for an attack more often."""
+
 TRAINING = (
     Part("training", dict.fromkeys(_FIRST, 5), 16),
     Part("potent", _apart(10), 6),
@@ -135,20 +155,13 @@ TRAINING = (
     Part("working", _apart(180, (*_EASY, *_OF_IMAGES)), 18, (_SHORT,)),
     Part("working", {name: _apart(200, LEARNED)[name] for name in IMAGES}, 14, _HELD_BACK),
     Part("working", _apart(220, (*LANGUAGE, *_HARD)), 6, _HELD_BACK),
+    *ONE_CLASS,
 )  # fmt: skip
 """What detectors are learned from: federations of all sorts, half of them such in which most
 backdoors work, as those teach what one looks like."""
 
 EVALUATION = Part("evaluation", {name: 100 + 100 * i for i, name in enumerate(JUDGED)}, 18)
 """What detectors are judged on."""
-
-ONE_CLASS = Part(
-    "working", _apart(280, (*LEARNED, *_HARD, *_OF_IMAGES)), 8,
-    ("ranges.oddity=0.6", "ranges.oddities=[single_class]", "ranges.clean_share=0.4",
-     "ranges.alpha=[0.2,10.0]", "ranges.epochs=[1,4]", "ranges.stages=[0.25,0.5,1.0]", _SHORT),
-)  # fmt: skip
-"""Federations in three fifths of which more than half of the honest clients have samples of one
-class only, as where everybody writes their own digit."""
 
 ADAPTIVE = {
     how: Part(
@@ -175,9 +188,7 @@ NO_RIVALS = "rivals=false"
 """Setting of federations that only the detector judges."""
 
 
-PACKED: dict[str, Sequence[Part]] = {
-    "training": TRAINING, "evaluation": (EVALUATION,), "one_class": (ONE_CLASS,),
-}  # fmt: skip
+PACKED: dict[str, Sequence[Part]] = {"training": TRAINING, "evaluation": (EVALUATION,)}
 """Federations whose described rounds are committed."""
 
 
@@ -205,6 +216,23 @@ def training_tables(store: Path) -> list[EpisodeTable]:
     """Return the rounds that detectors are learned from."""
     tables = tables_of(store / "training", TRAINING)
     return [replace(table, domain=PAIRS.get(table.domain, table.domain)) for table in tables]
+
+
+def drawn_as(table: EpisodeTable) -> str:
+    """Return the data set as which a round is drawn in training, each as often as any other.
+
+    A pair of classes is drawn as often as a whole data set, as tasks of two classes are few
+    otherwise; so are federations of clients of one class, which drown among all others and would
+    make up half of what is learned if there were as many data sets of them.
+    """
+    if is_one_class(table):
+        return "texts of one class" if table.domain in LANGUAGE else "images of one class"
+    return domain_of(table.run)
+
+
+def is_one_class(table: EpisodeTable) -> bool:
+    """Return whether a round belongs to one of `ONE_CLASS`."""
+    return any(part.has(table) for part in ONE_CLASS)
 
 
 def tables_by_data_set(

@@ -156,17 +156,18 @@ def unseen_kinds(study: Study, judged: Judged, _: argparse.Namespace) -> Iterato
         yield row(fact, kind, "fl_shield", **found)
 
 
-def odd_clients(study: Study, judged: Judged, options: argparse.Namespace) -> Iterator[Any]:
+def odd_clients(study: Study, judged: Judged, _: argparse.Namespace) -> Iterator[Any]:
     """What honest clients lose that are odd: tiny, of one class, badly labelled, long or fast."""
     study.learn_calibrated(*judged)
-    of_one_class = data.tables_by_data_set(options.store / "one_class", data.ONE_CLASS)
     for name, tables in track(judged.items(), "odd clients"):
         detector = study.calibrated(name)
-        every = [*tables, *(t for t in study.training if t.domain == name)]
+        other = [t for t in study.training if t.domain == name]
+        every = [*tables, *(t for t in other if not data.is_one_class(t))]
         policy = graded(detector.calibration)
         for oddity, found in lost_by_oddity(every, scored(detector, every), policy).items():
             yield row(ODD, name, "fl_shield", oddity=oddity, **found)
-        yield row(ONE_CLASS, name, "fl_shield", **_at_defaults(detector, of_one_class[name]))
+        many = [t for t in other if data.MANY_OF_ONE_CLASS.has(t)]
+        yield row(ONE_CLASS, name, "fl_shield", **_at_defaults(detector, many))
 
 
 def graded_policies(study: Study, _: Judged, __: argparse.Namespace) -> Iterator[Any]:

@@ -20,7 +20,6 @@ from fl_shield.detector.meta_detector import Calibration, MetaDetector
 from fl_shield.detector.store import CARD, VERSION, load_detector, read_card, save_detector
 from fl_shield.meta import MetaTraining, train_detector
 from fl_shield.meta.calibrate import cautious, log_odds, unseen_log_odds
-from fl_shield.shadow.store import domain_of
 from fl_shield.shadow.table import EpisodeTable
 from fl_shield.simulations.in_parallel import in_parallel
 
@@ -126,11 +125,10 @@ class Study:
     def rounds_of(self, plan: Plan) -> list[EpisodeTable]:
         """Return what a detector is learned from, each round under the domain it is drawn as.
 
-        A pair of classes counts as its data set where one is left out, and is drawn as often as a
-        whole one: tasks of two classes are few otherwise.
+        What counts as a data set where one is left out is not always what is drawn as one.
         """
         kept = [with_columns(t, plan.columns) for t in self.training if plan.keep(t)]
-        return [replace(table, domain=domain_of(table.run)) for table in kept]
+        return [replace(table, domain=data.drawn_as(table)) for table in kept]
 
     def _learn(self, plan: Plan) -> None:
         torch.set_num_threads(1)

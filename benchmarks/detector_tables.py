@@ -148,11 +148,12 @@ def _write_page(rows: Sequence[Row], missing: Sequence[str]) -> None:
         "Share of their updates that is held back at defaults, by what is odd about a client, and "
         "how many updates there are: tiny (few samples), of one class only, three in ten labels "
         "drawn anew, three times the epochs, three times the learning rate. The evaluation and the "
-        "federations of the data set that its detector was not trained on.",
+        "federations of the data set that its detector was not trained on, but for those that were "
+        "played for their clients of one class.",
         oddities_table(rows),
         "## Where many clients have one class only",
         "In three fifths of these federations more than half of the honest clients have samples of "
-        "a single class.",
+        "a single class. Detectors learn from such federations of other data sets.",
         figures_table(rows, ONE_CLASS),
         "## By what an update alone would do",
         "AUROC of attackers among the benign clients of their round, by the rise of the attack "

@@ -47,7 +47,7 @@ def episode(run: str) -> EpisodeTable:
 def test_no_two_parts_share_a_federation() -> None:
     aware, unaware = ADAPTIVE.values()
     assert aware.names == unaware.names
-    parts = [*TRAINING, ONE_CLASS, EVALUATION, aware]
+    parts = [*TRAINING, EVALUATION, aware]
     names = [run for part in parts for run in part.names]
     assert len(names) == len(set(names))
 
@@ -78,6 +78,25 @@ def test_a_pair_of_classes_is_left_out_with_its_data_set_and_drawn_as_one(
     assert {t.domain for t in study.training} == {PAIRS[pair], "photos"}
     assert [t.run for t in study.rounds_of(unseen(PAIRS[pair]))] == runs[1:]
     assert {t.domain for t in study.rounds_of(unseen())} == {pair, "photos"}
+
+
+def test_federations_of_one_class_are_two_more_data_sets_and_left_out_with_their_own(
+    tmp_path: Path,
+) -> None:
+    runs = [run for part in ONE_CLASS for run in sorted(part.names)]
+    folder = tables_folder(tmp_path / "training", CLEAN_SAMPLES)
+    for run in runs:
+        write_tables(folder / f"{run}.safetensors", [episode(run)])
+    study = Study(tmp_path / "detectors", training_tables(tmp_path), 1)
+    assert {t.domain for t in study.training} == set(LEARNED)
+    drawn = {t.run: t.domain for t in study.rounds_of(unseen("sst2"))}
+    assert {domain_of(run) for run in runs} - {domain_of(run) for run in drawn} == {"sst2"}
+    assert {drawn[run] for run in drawn if domain_of(run) in ("ag_news_pair", "manuals")} == {
+        "texts of one class"
+    }
+    assert {drawn[run] for run in drawn if domain_of(run) in ("mnist_pair", "photos")} == {
+        "images of one class"
+    }
 
 
 def test_every_learned_data_set_has_working_backdoors() -> None:
