@@ -85,7 +85,8 @@ class Study:
 
     def learn(self, *plans: Plan) -> None:
         """Learn detectors that are not there yet, side by side."""
-        missing = [p for p in plans if not (self._folder(p) / CARD).is_file()]
+        wanted = {self._folder(plan): plan for plan in plans}
+        missing = [plan for folder, plan in wanted.items() if not (folder / CARD).is_file()]
         for plan, outcome in in_parallel(self._learn, missing, self._workers):
             if isinstance(outcome, Exception):
                 raise outcome
@@ -157,7 +158,7 @@ class Study:
         wanted, folder = self.learned_from(plan), self._committed.get(plan.name)
         if folder is not None and read_card(folder).get(LEARNED_FROM) == wanted:
             return folder
-        return self._store / f"{plan.name}-{wanted}"
+        return self._store / wanted  # plans that come to the same are learned once
 
 
 def unseen(*domains: str) -> Plan:

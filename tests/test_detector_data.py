@@ -138,15 +138,18 @@ def test_a_committed_detector_of_other_rounds_is_not_taken(
     assert not less.is_committed(unseen("sst2"))
 
 
-def test_detectors_are_learned_by_several_processes_at_once(
+def test_detectors_are_learned_by_several_processes_at_once_and_the_same_once(
     tmp_path: Path, learned: list[EpisodeTable]
 ) -> None:
     study = Study(tmp_path, learned[:40], workers=2)
     assert len(study.described) == 40  # known before the processes are started
     quick = replace(SINGLE, steps=2)
-    plans = [Plan(f"all-{seed}", lambda table: True, replace(quick, seed=seed)) for seed in (0, 1)]
+    plans = [
+        Plan(name, lambda table: True, replace(quick, seed=seed))
+        for name, seed in (("first", 0), ("second", 1), ("again", 0))
+    ]
     study.learn(*plans)
-    found = {f"{plan.name}-{study.learned_from(plan)}" for plan in plans}
+    found = {study.learned_from(plan) for plan in plans}
     assert len(found) == 2
     assert found == {folder.name for folder in tmp_path.iterdir()}
 
