@@ -85,8 +85,8 @@ class Study:
 
     def learn(self, *plans: Plan) -> None:
         """Learn detectors that are not there yet, side by side."""
-        wanted = {self._folder(plan): plan for plan in plans}
-        missing = [plan for folder, plan in wanted.items() if not (folder / CARD).is_file()]
+        by_folder = {self._folder(plan): plan for plan in plans}
+        missing = [plan for folder, plan in by_folder.items() if not (folder / CARD).is_file()]
         for plan, outcome in in_parallel(self._learn, missing, self._workers):
             if isinstance(outcome, Exception):
                 raise outcome

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -167,13 +167,15 @@ def _jobs(config: DictConfig) -> Iterator[ShadowJob]:
 def _ranges(config: DictConfig) -> RecipeRanges:
     given: dict[str, Any] = OmegaConf.to_container(config.ranges)  # type: ignore[assignment]
     changes = {key: value for key, value in given.items() if value is not None}
-    known = {field.name for field in fields(RecipeRanges)}
-    wrong = [unknown("setting of ranges", key, known) for key in changes if key not in known]
     ranges = RANGES[config.kind]
+    known = vars(ranges)
+    wrong = []
     for key, value in changes.items():
-        # A word is a sequence as well, and would be read letter by letter.
-        if key in known and isinstance(getattr(ranges, key), tuple) != isinstance(value, list):
-            wanted = "a list" if isinstance(getattr(ranges, key), tuple) else "one number"
+        if key not in known:
+            wrong.append(unknown("setting of ranges", key, known))
+        elif isinstance(known[key], tuple) != isinstance(value, list):
+            # A word is a sequence as well, and would be read letter by letter.
+            wanted = "a list" if isinstance(known[key], tuple) else "one number"
             wrong.append(expected(f"ranges.{key}", wanted, value))
     if wrong:
         raise ConfigurationError(" ".join(wrong))
