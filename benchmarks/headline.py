@@ -22,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks.detector_study import SIBLINGS
 from benchmarks.headline_plots import PAGE, write_plots
 from benchmarks.headline_table import ORACLE, UNDEFENDED, defences_table, everywhere_table
 from benchmarks.marked_table import write_table
@@ -29,9 +30,6 @@ from benchmarks.study_results import RESULTS, ROOT, Record, number, rows_of_stud
 
 SHIELD, LIVE = "meta_shield", "meta_shield_live"
 """The shield as it is, and calibrated on honest clients that the server plays itself."""
-
-DETECTORS = ROOT / "benchmarks" / "detectors"
-"""Detectors that leave out a data set each (`benchmarks/detector_results.py`)."""
 
 UNSEEN = [
     *(
@@ -216,7 +214,7 @@ def _clean_rates(rows: Sequence[Record]) -> list[str]:
 def main() -> None:
     arguments = sys.argv[1:]
     if not any(argument.startswith(("detectors=", "+catalogue.")) for argument in arguments):
-        arguments = [f"detectors={DETECTORS}", *UNSEEN, *arguments]
+        arguments = [f"detectors={SIBLINGS}", *UNSEEN, *arguments]
     table = RESULTS / "headline.csv"
     rows = [row for row in rows_of_study("headline", arguments, table) if row["finished"] == "yes"]
     if not rows:
