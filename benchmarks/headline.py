@@ -68,10 +68,23 @@ def against_clean(row: Record) -> str:
     return "; ".join(lacks)
 
 
-def against_ideal(row: Record, ideal: Record) -> str:
-    """Return what a run lacks of the one that leaves out exactly the attackers."""
-    reached = {"clean_asr": ideal["final_asr"], "clean_ma": ideal["final_ma"]}
-    return against_clean({**row, **reached})
+def against_ideal(row: Record, ideal: Record, when: str = "final") -> str | None:
+    """Return what a run lacks of the one that leaves out exactly the attackers.
+
+    Args:
+        row: The run.
+        ideal: The other.
+        when: `"final"` for the last round, `"late"` for means over the last third of the rounds.
+
+    Returns:
+        Empty if it lacks nothing, None if either was not measured.
+    """
+    held = {
+        f"{name}_{what}": of.get(f"{when}_{what}", "")
+        for name, of in (("final", row), ("clean", ideal))
+        for what in ("asr", "ma")
+    }
+    return against_clean(held) if all(held.values()) else None
 
 
 def against_rivals(row: Record, rivals: Sequence[Record]) -> str:
@@ -109,7 +122,8 @@ class Judged:
         rivals: How many rivals ran.
         ideal_lacks: What the run that leaves out exactly the attackers lacks of the clean one; None
             if it was not played.
-        lacks_of_ideal: What the run lacks of that.
+        lacks_of_ideal: What the run lacks of that, None likewise.
+        late_lacks_of_ideal: The same by means over the last third of the rounds.
     """
 
     run: Record
@@ -117,7 +131,8 @@ class Judged:
     beaten: str
     rivals: int
     ideal_lacks: str | None
-    lacks_of_ideal: str
+    lacks_of_ideal: str | None
+    late_lacks_of_ideal: str | None
 
     @classmethod
     def of(cls, run: Record, cell: Sequence[Record]) -> Judged:
@@ -131,7 +146,8 @@ class Judged:
             against_rivals(run, rivals),
             len(rivals),
             None if ideal is None else against_clean(ideal),
-            "" if ideal is None else against_ideal(run, ideal),
+            None if ideal is None else against_ideal(run, ideal),
+            None if ideal is None else against_ideal(run, ideal, "late"),
         )
 
     @property
@@ -185,15 +201,17 @@ def summary(rows: Sequence[Record]) -> str:
 
 def _claims(name: str, found: Sequence[Judged]) -> list[str]:
     held = sum(not judged.lacks for judged in found)
-    beside = [judged for judged in found if judged.ideal_lacks is not None]
-    near = sum(not judged.lacks_of_ideal for judged in beside)
+    beside = [text for judged in found if (text := judged.lacks_of_ideal) is not None]
+    late = [text for judged in found if (text := judged.late_lacks_of_ideal) is not None]
     compared = [judged for judged in found if judged.rivals]
     best = sum(not judged.beaten for judged in compared)
     return [
         f"- `{name}` stays within 2 points of the clean run's ASR and 1 point of its main "
         f"accuracy in {held} of {len(found)} cells.",
-        f"- It stays as near to the run that leaves out exactly the attackers in {near} of the "
-        f"{len(beside)} cells in which that was played.",
+        "- It stays as near to the run that leaves out exactly the attackers in "
+        f"{beside.count('')} of the {len(beside)} cells in which that was played; by means over "
+        "the last third of the rounds, which sway less than a single round, in "
+        f"{late.count('')} of {len(late)}.",
         f"- No rival is better than `{name}` in {best} of the {len(compared)} cells that rivals "
         "have run in.",
     ]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from math import ceil
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.table import Table
@@ -29,13 +31,17 @@ PACKAGES = (
     "hydra-core",
 )
 
+LATE = 3
+"""Late means are over the last of so many parts of a run."""
+
 
 def write_summary(folder: Path, settings: Settings) -> dict[str, Any]:
     """Write and return the summary of a run folder, finished or not.
 
-    Figures of the last round are those of the final model; detection rates pool all updates of
-    all rounds, and times are means over rounds. `detector` is the digest of the weights that the
-    run was judged by: the file may become another one.
+    Figures of the last round are those of the final model, `late_…` means over the last third of
+    the rounds, which say more of a model that sways; detection rates pool all updates of all
+    rounds, and times are means over rounds. `detector` is the digest of the weights that the run
+    was judged by: the file may become another one.
     """
     run = read_run_folder(folder)
     arms = {arm.name: arm for arm in run.arms}
@@ -80,17 +86,20 @@ def arm_figures(arm: Arm) -> dict[str, Any]:
     """Return the figures of an arm, finished or not, as `write_summary` describes them."""
     last = arm.rounds[-1] if arm.rounds else Round(0)
     trained = [entry for entry in arm.rounds if entry.number > 0]
-    seconds = [entry.seconds for entry in trained if entry.seconds is not None]
-    shield = [entry.shield_seconds for entry in trained if entry.shield_seconds is not None]
+    late = trained[-ceil(len(trained) / LATE) :]
+    seconds = _known(entry.seconds for entry in trained)
+    shield = _known(entry.shield_seconds for entry in trained)
     tpr, fpr = _pooled_rates(arm)
     return {
         "main_accuracy": last.main_accuracy,
         "asr": last.asr,
-        "highest_asr": _highest([entry.asr for entry in trained]),
+        "highest_asr": max(_known(entry.asr for entry in trained), default=None),
+        "late_main_accuracy": _mean(_known(entry.main_accuracy for entry in late)),
+        "late_asr": _mean(_known(entry.asr for entry in late)),
         "tpr": tpr,
         "fpr": fpr,
         "shield_share": sum(shield) / sum(seconds) if shield and sum(seconds) > 0 else None,
-        "seconds_per_round": sum(seconds) / len(seconds) if seconds else None,
+        "seconds_per_round": _mean(seconds),
         "rounds": len(trained),
     }
 
@@ -108,9 +117,12 @@ def _pooled_rates(arm: Arm) -> tuple[float | None, float | None]:
     return rates[0], rates[1]
 
 
-def _highest(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return max(known) if known else None
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
 
 
 def _versions() -> dict[str, str]:

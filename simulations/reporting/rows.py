@@ -48,6 +48,8 @@ class Row:
             defences that learn nothing beforehand.
         seen_parts: What of data set, model and trigger its training met.
         setup: Digest of the settings that decide what the run comes to; empty if not known.
+        late_asr: Mean attack success rate over the last third of the rounds.
+        late_ma: Mean main accuracy over the last third of the rounds.
     """
 
     run: str
@@ -72,6 +74,8 @@ class Row:
     seen: str
     seen_parts: str
     setup: str = ""
+    late_asr: float | None = None
+    late_ma: float | None = None
 
     @property
     def attack_name(self) -> str:
@@ -163,6 +167,8 @@ def _row(run: RunFolder, arm: Arm, config: Mapping[str, Any]) -> RunRow:
         seen="" if met is None else "yes" if "data" in met else "no",
         seen_parts="" if met is None else " ".join(met),
         setup=setup_of(config, run.summary.get("detector")) if config else "",
+        late_asr=figures["late_asr"],
+        late_ma=figures["late_main_accuracy"],
     )
     return RunRow(row, run.path, arm)
 

@@ -38,6 +38,7 @@ def rows(draw: st.DrawFn) -> Row:
         max_asr=draw(shares), final_ma=draw(shares), clean_asr=draw(shares), clean_ma=draw(shares),
         tpr=draw(shares), fpr=draw(shares), auroc=draw(shares), seconds_per_round=draw(shares),
         seen=draw(words), seen_parts=draw(words), setup=draw(words),
+        late_asr=draw(shares), late_ma=draw(shares),
     )  # fmt: skip
 
 
@@ -51,11 +52,13 @@ def test_what_is_written_is_read_back(
     assert read_known(file) == known
 
 
-def test_files_of_before_there_was_a_setup_are_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("newer", [2, 3])  # late means came after the setup
+def test_files_of_before_there_was_a_setup_are_read(tmp_path: Path, newer: int) -> None:
     file = tmp_path / "results.csv"
     lines = csv_text([ROW]).splitlines()
-    file.write_text("\n".join(line.rpartition(",")[0] for line in lines), encoding="utf-8")
-    assert read_known(file) == [replace(ROW, setup="")]
+    file.write_text("\n".join(line.rsplit(",", newer)[0] for line in lines), encoding="utf-8")
+    older = replace(ROW, late_asr=None, late_ma=None)
+    assert read_known(file) == [older if newer == 2 else replace(older, setup="")]
     assert read_known(tmp_path / "none.csv") == []
 
 
@@ -75,6 +78,7 @@ ROW = Row(
     trigger="patch", attackers=0.2, defence="flame", seed=0, rounds=12, finished=True,
     final_asr=0.004, max_asr=0.01, final_ma=0.95, clean_asr=0.002, clean_ma=0.955, tpr=1.0,
     fpr=0.3, auroc=0.9, seconds_per_round=1.5, seen="", seen_parts="", setup="0123456789ab",
+    late_asr=0.005, late_ma=0.949,
 )  # fmt: skip
 
 

@@ -83,9 +83,11 @@ def test_exceptions_are_held_against_the_run_without_the_attackers() -> None:
     rows = [{**ROW, "final_asr": "0.21"}, ideal, {**ROW, "defence": "flame", "final_asr": "0.9"},
             {**ROW, "seed": "1", "final_asr": "0.5"}, {**ideal, "seed": "1"},
             {**ROW, "seed": "2"}]  # fmt: skip
-    page = summary(rows)
+    late = {"late_asr": "0.05", "late_ma": "0.97"}
+    page = summary([{**row, **late} if row["seed"] == "1" else row for row in rows])
     assert "main accuracy in 1 of 3 cells" in page
     assert "exactly the attackers in 1 of the 2 cells" in page
+    assert "rounds, which sway less than a single round, in 1 of 1." in page
     assert "in 1 of the 1 cells that rivals have run in" in page
     lines = [line for line in page.splitlines() if "| meta_shield |" in line]
     assert len(lines) == 2

@@ -28,7 +28,7 @@ def write(
     records: list[dict[str, Any]] = [{"round": 0, "main_accuracy": 0.1, "asr": 0.0}]
     for number in range(1, rounds + 1):
         records.append({
-            "round": number, "main_accuracy": 0.4 * number, "asr": [0.9, 0.3][number - 1],
+            "round": number, "main_accuracy": 0.4 * number, "asr": 0.9 / 3 ** (number - 1),
             "loss": 1.0, "seconds": 2.0 * number,
             "shield_seconds": None if audit is None else 0.5 * number,
         })  # fmt: skip
@@ -74,6 +74,16 @@ def test_figures_are_those_of_the_last_round_and_means_over_rounds(tmp_path: Pat
     assert defended["rounds"] == 2
     assert summary["runs"]["clean"]["shield_share"] is None
     assert {"python", "flwr", "torch"} <= set(summary["versions"])
+
+
+def test_late_means_are_over_the_last_third_of_the_rounds(tmp_path: Path) -> None:
+    write(tmp_path, "clean", rounds=4)
+    clean = write_summary(tmp_path, settings("arms=[clean]"))["runs"]["clean"]
+    lines = (tmp_path / "arms" / "clean" / "rounds.jsonl").read_text().splitlines()
+    last = [json.loads(line) for line in lines][-2:]  # a third of four, rounded up
+    for late, name in (("late_asr", "asr"), ("late_main_accuracy", "main_accuracy")):
+        assert clean[late] == pytest.approx((last[0][name] + last[1][name]) / 2)
+        assert last[0][name] != last[1][name]
 
 
 def test_a_run_that_is_not_finished_says_so(tmp_path: Path) -> None:
