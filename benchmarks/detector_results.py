@@ -358,6 +358,9 @@ PARTS: dict[str, Callable[[Study, Judged, argparse.Namespace], Iterator[Any]]] =
 }
 """What is measured, one piece at a time."""
 
+UNLEARNED = ("trigger",)
+"""Parts without a detector: they hold as long as the evaluation stays what it is."""
+
 
 def main() -> None:
     parser = data.parser_of(__doc__)
@@ -370,10 +373,10 @@ def main() -> None:
     committed = {} if options.ship else COMMITTED
     study = Study(options.store / "detectors", training, options.workers, committed)
     judged = data.tables_by_data_set(data.judged_in(options.store), data.EVALUATION)
-    described = sorted(
-        [*study.described.values(), *(digest_of(t) for part in judged.values() for t in part)]
-    )
-    record = Record(training_facts(training, asdict(SETTINGS)), digest(asdict(SETTINGS), described))
+    judged_on = sorted(digest_of(t) for part in judged.values() for t in part)
+    learned = digest(asdict(SETTINGS), sorted([*study.described.values(), *judged_on]))
+    measured_on = dict.fromkeys(PARTS, learned) | dict.fromkeys(UNLEARNED, digest(judged_on))
+    record = Record(training_facts(training, asdict(SETTINGS)), measured_on)
     rows = record.measured()
     if "data" not in {*rows, *options.only}:
         parser.error("federations or settings are new: the part `data` is measured first")

@@ -78,19 +78,21 @@ class Record:
 
     Attributes:
         training: What the detectors were learned from, as `training_facts` says it.
-        measured_on: Digest of federations and settings; rows of others are not taken over.
+        measured_on: Digest of the federations and settings that each part depends on; rows of
+            others are not taken over.
     """
 
     training: Mapping[str, Any]
-    measured_on: str
+    measured_on: Mapping[str, str]
 
     def measured(self) -> dict[str, list[Row]]:
         """Return the rows that are in the JSON, by part."""
         parts: dict[str, list[Row]] = {}
         record = json.loads(_JSON.read_text(encoding="utf-8")) if _JSON.is_file() else {}
-        if record.get("measured_on") == self.measured_on:
-            for found in record["rows"]:
-                parts.setdefault(found["part"], []).append(found)
+        for found in record.get("rows", ()):
+            part = found["part"]
+            if record["measured_on"].get(part) == self.measured_on.get(part, "no part"):
+                parts.setdefault(part, []).append(found)
         return parts
 
     def write(self, parts: Mapping[str, Sequence[Row]], missing: Sequence[str]) -> None:
@@ -100,7 +102,7 @@ class Record:
             "command": COMMAND,
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
             "training": dict(self.training),
-            "measured_on": self.measured_on,
+            "measured_on": dict(self.measured_on),
             "targets": {"held_out": JUDGED, **FLOORS},
             "still_to_measure": list(missing),
             "rows": rows,

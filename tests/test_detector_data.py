@@ -159,13 +159,15 @@ def test_figures_of_other_federations_are_not_kept(
 ) -> None:
     file = tmp_path / "detector.json"
     monkeypatch.setattr("benchmarks.detector_tables._JSON", file)
-    assert Record({}, "abc").measured() == {}
-    rows = [{"part": part, "table": "t"} for part in ("data", "kinds", "data")]
-    file.write_text(json.dumps({"measured_on": "abc", "rows": rows}), encoding="utf-8")
-    assert {part: len(found) for part, found in Record({}, "abc").measured().items()} == {
-        "data": 2, "kinds": 1,
+    now = {"data": "abc", "kinds": "abc", "trigger": "eva"}
+    assert Record({}, now).measured() == {}
+    rows = [{"part": part, "table": "t"} for part in ("data", "kinds", "data", "trigger", "old")]
+    file.write_text(json.dumps({"measured_on": {**now, "old": "abc"}, "rows": rows}))
+    assert {part: len(found) for part, found in Record({}, now).measured().items()} == {
+        "data": 2, "kinds": 1, "trigger": 1,
     }  # fmt: skip
-    assert Record({}, "abd").measured() == {}
+    learned_anew = {**now, "data": "abd", "kinds": "abd"}
+    assert list(Record({}, learned_anew).measured()) == ["trigger"]
 
 
 def test_committed_rounds_to_learn_from_are_of_the_training() -> None:
