@@ -5,7 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.transforms import Bbox
 
 from fl_shield.simulations.plots.axes import show_shares
 from fl_shield.simulations.plots.plot import Plot, new_figure
@@ -13,11 +15,11 @@ from fl_shield.simulations.reporting.curves import defence_colours
 from fl_shield.simulations.reporting.rows import Row
 from fl_shield.simulations.wording import percent
 
-CROWDED = 0.03
-"""Distance in ASR below which the name of a point makes room for the one above."""
+PLACES = ((5, 3, "left"), (5, -9, "left"), (-5, 3, "right"), (-5, -9, "right"), (0, 7, "center"))
+"""Where the name of a point may stand, in points from it: at the first that is free."""
 
-PLACES = ((5, 3, "left"), (5, -9, "left"), (-5, -3, "right"))
-"""Where names stand, in points from theirs: one after the other in a crowd."""
+POINT = 5
+"""Pixels around the middle of a point that are not free."""
 
 
 def compared(cells: Mapping[str, set[object]]) -> tuple[list[str], set[object]]:
@@ -75,24 +77,12 @@ def cost_against_quality(rows: Sequence[Row]) -> Plot | None:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
-        above, crowd = float("inf"), 0
-        for name, (times, asr) in sorted(means.items(), key=lambda item: -item[1][1]):
-            crowd = (crowd + 1) % len(PLACES) if above - asr < CROWDED else 0
-            above = asr
-            across, up, side = PLACES[crowd]
-            axes.scatter([times], [asr], s=34, color=colours[name], zorder=3)
-            axes.annotate(
-                "no defence" if name == "none" else name,
-                (times, asr),
-                xytext=(across, up),
-                ha=side,
-                textcoords="offset points",
-                fontsize=7.5,
-                color=colours[name],
-            )
+        for name, point in means.items():
+            axes.scatter(*point, s=34, color=colours[name], zorder=3)
         show_shares(axes)
         axes.set_xlabel("time of a round, as a multiple of that without defence")
         axes.set_ylabel("final attack success")
+        _name_points(axes, means, colours)
     spoken = ", ".join(f"{n} {x:.2f} times, {percent(y)}" for n, (x, y) in means.items())
     return Plot(
         name="cost_against_quality",
@@ -105,3 +95,32 @@ def cost_against_quality(rows: Sequence[Row]) -> Plot | None:
         description=f"Time of a round and final attack success rate: {spoken}.",
         figure=figure,
     )
+
+
+def _name_points(
+    axes: Axes, points: Mapping[str, tuple[float, float]], colours: Mapping[str, str]
+) -> None:
+    """Write the names of points beside them, clear of each other where there is room."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # where things are is known once they are laid out
+    middles = axes.transData.transform(list(points.values()))
+    taken = [Bbox([middle - POINT, middle + POINT]) for middle in middles]
+    for name, point in sorted(points.items(), key=lambda item: -item[1][1]):
+        labels = [
+            axes.annotate(
+                "no defence" if name == "none" else name,
+                point,
+                xytext=(across, up),
+                ha=side,
+                textcoords="offset points",
+                fontsize=7.5,
+                color=colours[name],
+            )
+            for across, up, side in PLACES
+        ]
+        kept = min(labels, key=lambda label: label.get_window_extent().count_overlaps(taken))
+        for label in labels:
+            if label is not kept:
+                label.remove()
+        taken.append(kept.get_window_extent())

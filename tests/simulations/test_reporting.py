@@ -191,6 +191,21 @@ def test_cost_is_relative_to_the_undefended_run_of_the_same_cell() -> None:
     assert cost_against_quality([ROW]) is None
 
 
+def test_names_of_defences_alike_in_cost_and_quality_stand_apart() -> None:
+    near = {"flame": (2.4, 0.16), "multikrum": (2.5, 0.155), "alignins": (2.68, 0.088),
+            "flare": (4.54, 0.069), "meta_shield": (4.36, 0.019)}  # fmt: skip
+    plot = cost_against_quality([
+        ROW,
+        *(replace(ROW, defence=name, seconds_per_round=seconds, final_asr=asr)
+          for name, (seconds, asr) in near.items()),
+    ])  # fmt: skip
+    assert plot is not None
+    names = {text.get_text(): text.get_window_extent() for text in plot.figure.axes[0].texts}
+    assert set(names) == {"no defence", *near}
+    for name, box in names.items():
+        assert box.count_overlaps([other for who, other in names.items() if who != name]) == 0
+
+
 def test_the_headline_compares_on_common_cells_only() -> None:
     rows = [ROW, replace(ROW, defence="flame", final_asr=0.2),
             replace(ROW, defence="rlr", final_asr=0.4),
