@@ -172,7 +172,9 @@ def summary(rows: Sequence[Record]) -> str:
         "Written by `make results-headline`, with the runs that are finished. `meta_shield_live` "
         "is the shield calibrated every round on honest clients that the server plays itself. Runs "
         "of a data set and seed start from one checkpoint, which every machine that rows come from "
-        "makes for itself; processors round differently, and so the checkpoints differ a little.\n",
+        "makes for itself; processors round differently, and so the checkpoints differ a little. "
+        "Seconds a round are of several machines, two runs at a time: what the shield takes is "
+        "[measured apart](../cost.md).\n",
         f"- Runs: {len(rows)}, of which {len(attacked)} attacked, in {len(cells)} cells.",
     ]
     exceptions: list[str] = []
