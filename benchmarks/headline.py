@@ -73,7 +73,7 @@ def against_ideal(row: Record, ideal: Record, when: str = "final") -> str | None
 
     Args:
         row: The run.
-        ideal: The other.
+        ideal: The other, empty if it was not played.
         when: `"final"` for the last round, `"late"` for means over the last third of the rounds.
 
     Returns:
@@ -139,15 +139,15 @@ class Judged:
         """Return a run of a cell, judged."""
         known = (SHIELD, LIVE, ORACLE, UNDEFENDED)
         rivals = [row for row in cell if row["defence"] not in known]
-        ideal = next((row for row in cell if row["defence"] == ORACLE), None)
+        ideal: Record = next((row for row in cell if row["defence"] == ORACLE), {})
         return cls(
             run,
             against_clean(run),
             against_rivals(run, rivals),
             len(rivals),
-            None if ideal is None else against_clean(ideal),
-            None if ideal is None else against_ideal(run, ideal),
-            None if ideal is None else against_ideal(run, ideal, "late"),
+            against_clean(ideal) if ideal else None,
+            against_ideal(run, ideal),
+            against_ideal(run, ideal, "late"),
         )
 
     @property
